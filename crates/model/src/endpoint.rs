@@ -1,0 +1,225 @@
+//! A URL registered by a tenant, with everything that governs how it is called.
+
+use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    EndpointId, EventType, EventTypePattern, Rate, Schedule, SigningSecret, StatusSet, TargetUrl,
+    TenantId,
+};
+
+/// A URL registered by a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Where requests go.
+    pub url: TargetUrl,
+    /// What its owner calls it.
+    pub description: String,
+    /// The event types it wants; never empty.
+    pub event_types: Vec<EventTypePattern>,
+    /// Whether it is called at all.
+    pub state: EndpointState,
+    /// How fast it may be called; unlimited when absent.
+    pub rate: Option<Rate>,
+    /// How many requests may be in flight at once.
+    pub max_in_flight: u16,
+    /// How long one attempt may take in all.
+    pub timeout: Duration,
+    /// When failed deliveries are tried again.
+    pub schedule: Schedule,
+    /// The statuses that mean success.
+    pub success: StatusSet,
+    /// The statuses that mean that trying again is useless.
+    pub permanent: StatusSet,
+    /// Headers added to every request.
+    pub headers: Vec<HeaderField>,
+    /// The secrets that sign, newest first; several during a rotation.
+    pub secrets: Vec<SigningSecret>,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// When it was changed last.
+    pub updated_at: Timestamp,
+}
+
+impl Endpoint {
+    /// The shortest and the longest time that one attempt may be given.
+    pub const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+    /// The time that one attempt is given unless the endpoint says otherwise.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+    /// How many requests may be in flight at once unless the endpoint says otherwise.
+    pub const DEFAULT_MAX_IN_FLIGHT: u16 = 16;
+    /// The most requests that an endpoint may ask to have in flight at once.
+    pub const MOST_IN_FLIGHT: u16 = 1024;
+    /// The most event type patterns of one endpoint.
+    pub const MOST_PATTERNS: usize = 100;
+    /// The most added headers of one endpoint.
+    pub const MOST_HEADERS: usize = 30;
+    /// The longest description, in bytes.
+    pub const LONGEST_DESCRIPTION: usize = 500;
+
+    /// Whether it wants this type of event.
+    pub fn wants(&self, event_type: &EventType) -> bool {
+        self.event_types
+            .iter()
+            .any(|pattern| pattern.matches(event_type))
+    }
+}
+
+/// Whether an endpoint is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum EndpointState {
+    /// It is called.
+    Active,
+    /// Its deliveries wait until it is resumed.
+    Paused,
+    /// Its deliveries become dead letters.
+    Disabled {
+        /// Who or what disabled it.
+        reason: DisabledReason,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl EndpointState {
+    /// The name of the state alone.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Disabled { .. } => "disabled",
+        }
+    }
+}
+
+/// Who or what disabled an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DisabledReason {
+    /// A person or a program by the API.
+    Requested,
+    /// The receiver answered 410.
+    Gone,
+    /// It failed for too long.
+    Failing,
+}
+
+/// A header that is added to every request of an endpoint.
+///
+/// Invariant: a token as name, visible ASCII as value, and no name that Fanfare or HTTP itself sets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HeaderField {
+    name: String,
+    value: String,
+}
+
+/// Why a header cannot be added.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFieldError {
+    /// The name is no token of HTTP (RFC 9110, section 5.6.2) or too long.
+    #[error("a header name must be 1 to 100 letters, digits and `-`, `_`, `.`")]
+    Name,
+    /// The name belongs to the signature or to the protocol.
+    #[error("header `{0}` is set by Fanfare or by HTTP itself and cannot be added")]
+    Reserved(String),
+    /// The value could smuggle another header, or is too long.
+    #[error("the value of header `{0}` must be at most 2,000 visible ASCII characters and spaces")]
+    Value(String),
+}
+
+const RESERVED_PREFIXES: [&str; 4] = ["webhook-", "x-fanfare-", "proxy-", "sec-"];
+const RESERVED_NAMES: [&str; 16] = [
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-encoding",
+    "content-type",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+];
+
+impl HeaderField {
+    /// Checks a name and a value.
+    pub fn new(name: &str, value: &str) -> Result<Self, HeaderFieldError> {
+        let name = name.to_ascii_lowercase();
+        let token = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 100 || !name.bytes().all(token) {
+            return Err(HeaderFieldError::Name);
+        }
+        let reserved = RESERVED_PREFIXES.iter().any(|p| name.starts_with(p))
+            || RESERVED_NAMES.contains(&name.as_str());
+        if reserved {
+            return Err(HeaderFieldError::Reserved(name));
+        }
+        let visible = |b: u8| (0x20..0x7f).contains(&b);
+        let trimmed = value.trim();
+        if trimmed.len() > 2000 || !trimmed.bytes().all(visible) {
+            return Err(HeaderFieldError::Value(name));
+        }
+        Ok(Self {
+            name,
+            value: trimmed.to_owned(),
+        })
+    }
+
+    /// The name, in lower case.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The value. It may be a credential: never log it.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+}
+
+impl fmt::Debug for HeaderField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: [redacted]", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_cannot_smuggle_or_forge() {
+        let ok = HeaderField::new("Authorization", " Bearer x ").unwrap();
+        assert_eq!((ok.name(), ok.value()), ("authorization", "Bearer x"));
+        assert_eq!(format!("{ok:?}"), "authorization: [redacted]");
+        for (name, value) in [
+            ("", "x"),
+            ("a b", "x"),
+            ("x:y", "x"),
+            ("a\r\nb", "x"),
+            ("Host", "x"),
+            ("content-length", "1"),
+            ("Webhook-Signature", "x"),
+            ("traceparent", "x"),
+            ("x", "a\r\nb: c"),
+            ("x", "ä"),
+        ] {
+            assert!(
+                HeaderField::new(name, value).is_err(),
+                "{name:?}: {value:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The nouns of Fanfare and the rules about them.
+//!
+//! Pure: no I/O, no clock, no async. Whoever needs the time or chance passes it in. Everything here
+//! may be used by every other crate; nothing here knows the broker, HTTP, or a database.
+//!
+//! Reading order: an [`Event`] happens in a tenant; it is owed to each matching [`Endpoint`] as a
+//! [`Delivery`]; an attempt has an [`Outcome`]; the outcome leads to a [`Settlement`].
+
+mod clock;
+mod dead_letter;
+mod delivery;
+mod egress;
+mod endpoint;
+mod event;
+mod ids;
+mod outcome;
+mod partition;
+mod pattern;
+mod rate;
+mod schedule;
+mod secret;
+mod settlement;
+mod signature;
+mod statuses;
+
+pub use clock::Clock;
+pub use dead_letter::DeadLetter;
+pub use delivery::{Delivery, Failure, FailureHistory, TraceContext, Wait};
+pub use egress::{BlockedAddress, BlockedTarget, EgressPolicy, TargetUrl, TargetUrlError};
+pub use endpoint::{DisabledReason, Endpoint, EndpointState, HeaderField, HeaderFieldError};
+pub use event::{AttributeValue, Event, EventTime, EventType, InvalidAttribute};
+pub use ids::{DeliveryId, EndpointId, InvalidId, TenantId};
+pub use outcome::{FailureClass, Outcome};
+pub use partition::{Partition, PartitionCount, PartitionKey};
+pub use pattern::{EventTypePattern, InvalidPattern};
+pub use rate::{InvalidRate, Rate};
+pub use schedule::{InvalidSchedule, Jitter, Schedule};
+pub use secret::{InvalidSigningSecret, Secret, SigningSecret};
+pub use settlement::{DeadLetterReason, DeferReason, DiscardReason, Settlement};
+pub use signature::{SignatureFault, sign_standard, verify_standard};
+pub use statuses::{InvalidStatusSet, StatusSet};
+
+pub use jiff::Timestamp;
