@@ -17,6 +17,8 @@
 #
 #   node.sh kill DIR
 #       Kills the Erlang VM at once, as a crash would. `start DIR` brings it back.
+#       RabbitMQ writes the list of its quorum queues with a delay of half a second: a queue
+#       declared less than a second before is lost, with every message confirmed in it.
 #
 #   node.sh install 3.10|4.3
 #       3.10 is the distribution's package, installed without starting its service.
@@ -88,7 +90,7 @@ boot() {
     write_configuration
 
     # A start that fails or is interrupted must not leave half a node behind.
-    trap 'stop_node' EXIT
+    trap abandon_start EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
 
@@ -99,6 +101,12 @@ boot() {
     wait_until_ready
     trap - EXIT INT TERM
     say "$NODE accepts AMQP on 127.0.0.1:$AMQP_PORT after $(seconds_since "$began") s"
+}
+
+# Asked to stop while it boots, a node can hang for good. It holds nothing that a crash would lose.
+abandon_start() {
+    if server_runs; then kill -KILL "$(pid_of server)"; fi
+    stop_node
 }
 
 # Sets `root` (the directory to chroot into, or empty for the machine itself), `version`, and
@@ -275,6 +283,8 @@ launch() {
             "${enter[@]}" "$@" </dev/null >>"$dir/log/$what.out" 2>&1
     ) &
     echo "$!" >"$dir/run/$what.pid"
+    # Otherwise the shell would report its death when we are the ones to kill it.
+    disown
 }
 
 # The mounts are made in a namespace of this one process and end with it: nodes that share
@@ -470,12 +480,16 @@ install_package() {
     fi
     say "about to install the distribution's package rabbitmq-server and the Erlang it needs"
     say "its service is neither started now nor enabled at boot"
+    local units=(rabbitmq-server.service)
+    # Somebody who had Erlang before may rely on its epmd.
+    [[ -e /lib/systemd/system/epmd.service ]] || units+=(epmd.service epmd.socket)
     # In a subshell, so that its exit puts the policy back whatever happens.
     (
         deny_service_starts
         system_apt install -y --no-install-recommends rabbitmq-server
+        as_root update-rc.d rabbitmq-server disable >/dev/null || true
         if command -v systemctl >/dev/null; then
-            as_root systemctl disable rabbitmq-server.service epmd.service epmd.socket >/dev/null 2>&1 || true
+            as_root systemctl disable "${units[@]}" >/dev/null 2>&1 || true
         fi
     )
     [[ -n $(package_version) ]] || die "rabbitmq-server is installed, but not where it was expected"
@@ -519,7 +533,7 @@ unpack_tree() {
     apt-get -q update >&2
     # The rest is what RabbitMQ's scripts take for granted on a Debian: the links of the root
     # directory and the tools of the shell. The status file is empty, so nothing else is implied.
-    local wanted=(rabbitmq-server base-files dash coreutils sed grep)
+    local wanted=(rabbitmq-server base-files dash coreutils sed grep libc-bin)
     say "about to download RabbitMQ 4.3 and all it depends on (about 80 MB) to unpack it into $TREE"
     apt-get -q install -y --no-install-recommends --download-only "${wanted[@]}" >&2
 

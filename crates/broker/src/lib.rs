@@ -1,1 +1,34 @@
-//! Placeholder.
+//! RabbitMQ as Fanfare uses it: the only crate that speaks AMQP.
+//!
+//! - [`Topology`] lists every exchange, queue and binding; [`Broker::declare_topology`] makes it so.
+//! - [`Publisher`] returns from a publish when the broker has the message; it reconnects and publishes
+//!   again what was unconfirmed.
+//! - [`Inbox`] hands out messages; each is acknowledged when its consequences are confirmed.
+//! - [`DelayLine`] says in which queue a delivery waits.
+//!
+//! Publishing and consuming use a connection each: RabbitMQ blocks connections that publish when it
+//! runs out of memory or disk (`docs/connection-blocked`), and ours must then still acknowledge.
+
+mod broker;
+mod check;
+mod connection;
+mod convert;
+mod delay;
+mod error;
+mod inbox;
+mod publisher;
+mod settings;
+mod settlement;
+mod topology;
+
+pub use broker::Broker;
+pub use check::{Finding, Verdict};
+pub use delay::{DelayLine, Tier};
+pub use error::{BrokerFault, PublishFault};
+pub use inbox::{Inbox, Message, Subscription};
+pub use publisher::{Publisher, PublisherStatus};
+pub use settings::{InvalidPrefix, Prefix, Settings};
+pub use settlement::Receipt;
+pub use topology::{
+    Address, Argument, BindingSpec, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology,
+};

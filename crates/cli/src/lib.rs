@@ -1,1 +1,21 @@
-//! Placeholder.
+//! The program `fanfare`: its arguments, its configuration, and the commands.
+//!
+//! The binary only calls [`run`]; system tests call the same functions in process.
+
+mod args;
+mod clock;
+mod commands;
+mod config;
+mod output;
+mod pretty;
+mod receiver;
+mod run;
+mod signals;
+
+pub use args::{
+    Args, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs,
+    EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, ListenArgs, OneEndpointArgs,
+    OutputFormat, PublishArgs, Role, ServeArgs, TopologyCommand,
+};
+pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
+pub use run::run;

@@ -15,7 +15,7 @@ use url::{Host, Url};
 
 /// A URL that requests may go to, as far as its text tells.
 ///
-/// Invariant: http or https, a host, no user information, no fragment, at most 2,000 bytes.
+/// Invariant: http or https, a host, no user information, no fragment, at most 2,000 bytes as parsed.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TargetUrl(Url);
@@ -49,24 +49,25 @@ pub enum TargetUrlError {
     #[error("user information in the URL is not accepted: send credentials in a header")]
     UserInformation,
     /// Longer than 2,000 bytes.
-    #[error("longer than 2,000 bytes")]
+    #[error("the URL is too long: accepted are up to 2,000 bytes, percent-encoded")]
     TooLong,
     /// A fragment, which is never sent.
     #[error("a fragment (`#…`) is never sent: remove it")]
     Fragment,
-    /// A name that means this machine, or a metadata service.
-    #[error("host `{0}` is local to the sender and is not accepted")]
-    LocalName(String),
     /// Characters that a URL does not hold, or a backslash: parsers disagree about them.
-    #[error("the URL holds control characters, spaces or backslashes")]
+    #[error(
+        "control characters, spaces and backslashes are not accepted in a URL: percent-encode them"
+    )]
     Characters,
 }
+
+const LONGEST_URL: usize = 2000;
 
 impl FromStr for TargetUrl {
     type Err = TargetUrlError;
 
     fn from_str(text: &str) -> Result<Self, TargetUrlError> {
-        if text.len() > 2000 {
+        if text.len() > LONGEST_URL {
             return Err(TargetUrlError::TooLong);
         }
         // The URL standard strips or converts these silently; a target that relies on it is not honest.
@@ -80,7 +81,9 @@ impl FromStr for TargetUrl {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(TargetUrlError::Scheme(url.scheme().to_owned()));
         }
-        if !url.username().is_empty() || url.password().is_some() || authority_has_at(text) {
+        let authority = authority(text).ok_or(TargetUrlError::Malformed)?;
+        // An empty user name (`http://@host/`) leaves no trace in the parsed URL.
+        if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
             return Err(TargetUrlError::UserInformation);
         }
         if url.fragment().is_some() {
@@ -89,17 +92,20 @@ impl FromStr for TargetUrl {
         if url.host().is_none() {
             return Err(TargetUrlError::Malformed);
         }
+        // Parsing percent-encodes, so what is written down may be longer than what was read.
+        if url.as_str().len() > LONGEST_URL {
+            return Err(TargetUrlError::TooLong);
+        }
         Ok(Self(url))
     }
 }
 
-/// An empty user name (`http://@host/`) leaves no trace in the parsed URL.
-fn authority_has_at(text: &str) -> bool {
-    let rest = text.split_once("//").map_or(text, |(_, rest)| rest);
-    rest.split(['/', '?', '#'])
-        .next()
-        .unwrap_or_default()
-        .contains('@')
+/// What stands between exactly two slashes and the path. The URL standard also takes one slash, or
+/// many, but other parsers find another host there.
+fn authority(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once(':')?;
+    let authority = rest.strip_prefix("//")?.split(['/', '?', '#']).next()?;
+    (!authority.is_empty()).then_some(authority)
 }
 
 impl TryFrom<String> for TargetUrl {
@@ -130,12 +136,30 @@ impl fmt::Debug for TargetUrl {
 
 /// An address that must not be dialled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("address {address} is {why}")]
+#[error(
+    "address {address} is {why}: accepted are public addresses and the operator's allowed networks"
+)]
 pub struct BlockedAddress {
     /// The address as it was given.
     pub address: IpAddr,
     /// What kind of address it is.
     pub why: &'static str,
+}
+
+/// A URL whose text alone shows that it must not be dialled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BlockedTarget {
+    /// The host is a forbidden address.
+    #[error(transparent)]
+    Address(#[from] BlockedAddress),
+    /// The host is a name that is local to the sender.
+    #[error("host `{0}` is local to the sender: accepted are names of public hosts")]
+    Name(String),
+    /// The port belongs to a protocol that is not HTTP.
+    #[error(
+        "port {0} belongs to another protocol than HTTP: use 443, 80, or a free one above 1023"
+    )]
+    Port(u16),
 }
 
 /// Which addresses may be dialled: everything public, and the networks that the operator opened.
@@ -152,7 +176,7 @@ impl EgressPolicy {
 
     /// Judges an address.
     pub fn check(&self, address: IpAddr) -> Result<(), BlockedAddress> {
-        if self.allow_networks.iter().any(|net| net.contains(&address)) {
+        if self.allows(address) {
             return Ok(());
         }
         let why = match address {
@@ -162,87 +186,447 @@ impl EgressPolicy {
         why.map_or(Ok(()), |why| Err(BlockedAddress { address, why }))
     }
 
-    /// Judges a URL by what its text tells: an address as host, or a name that is local by definition.
+    /// Judges a URL by what its text tells: its port, and an address or a local name as host.
+    ///
+    /// Every port of an allowed network is open. A name's port is judged without knowing its addresses.
     pub fn check_url(&self, target: &TargetUrl) -> Result<(), BlockedTarget> {
-        if let Some(address) = target.literal_address() {
-            return Ok(self.check(address)?);
+        match target.literal_address() {
+            Some(address) if self.allows(address) => return Ok(()),
+            Some(address) => self.check(address)?,
+            None => self.check_name(target.url().host_str().unwrap_or_default())?,
         }
-        let host = target.url().host_str().unwrap_or_default();
-        let name = host.trim_end_matches('.').to_ascii_lowercase();
-        let local = name == "localhost"
-            || name.ends_with(".localhost")
+        match target.url().port() {
+            Some(port) if FORBIDDEN_PORTS.contains(&port) => Err(BlockedTarget::Port(port)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_name(&self, host: &str) -> Result<(), BlockedTarget> {
+        // The URL parser has made it lower case.
+        let name = host.trim_end_matches('.');
+        // RFC 6761, section 6.3: always loopback, whatever a resolver says.
+        let loopback = name == "localhost" || name.ends_with(".localhost");
+        let blocked = (loopback && !self.allows(IpAddr::V4(Ipv4Addr::LOCALHOST)))
             || name == "metadata.google.internal";
-        let loopback_allowed = self.check(IpAddr::V4(Ipv4Addr::LOCALHOST)).is_ok();
-        if local && !loopback_allowed {
+        if blocked {
             return Err(BlockedTarget::Name(host.to_owned()));
         }
         Ok(())
     }
+
+    fn allows(&self, address: IpAddr) -> bool {
+        self.allow_networks.iter().any(|net| net.contains(&address))
+    }
 }
 
-/// A URL whose text alone shows that it must not be dialled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BlockedTarget {
-    /// The host is a forbidden address.
-    #[error(transparent)]
-    Address(#[from] BlockedAddress),
-    /// The host is a name that is local to the sender.
-    #[error("host `{0}` is local to the sender")]
-    Name(String),
+const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
+}
+
+const fn v6(a: u16, b: u16, c: u16, prefix: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0), prefix)
 }
 
 /// Sources: the IANA IPv4 special-purpose registry, and the metadata addresses of cloud providers.
-const FORBIDDEN_V4: [(&str, &str); 19] = [
-    ("0.0.0.0/8", "of this network"),
-    ("10.0.0.0/8", "private"),
-    ("100.64.0.0/10", "of a carrier-grade NAT"),
-    ("127.0.0.0/8", "loopback"),
-    ("168.63.129.16/32", "a cloud metadata service"),
-    ("169.254.0.0/16", "link-local"),
-    ("172.16.0.0/12", "private"),
-    ("192.0.0.0/24", "reserved"),
-    ("192.0.2.0/24", "for documentation"),
-    ("192.31.196.0/24", "reserved"),
-    ("192.52.193.0/24", "reserved"),
-    ("192.88.99.0/24", "a 6to4 relay"),
-    ("192.168.0.0/16", "private"),
-    ("192.175.48.0/24", "reserved"),
-    ("198.18.0.0/15", "for benchmarks"),
-    ("198.51.100.0/24", "for documentation"),
-    ("203.0.113.0/24", "for documentation"),
-    ("224.0.0.0/4", "multicast"),
-    ("240.0.0.0/4", "reserved"),
+const FORBIDDEN_V4: [(Ipv4Net, &str); 19] = [
+    (v4(0, 0, 0, 0, 8), "of this network"),
+    (v4(10, 0, 0, 0, 8), "private"),
+    (v4(100, 64, 0, 0, 10), "of a carrier-grade NAT"),
+    (v4(127, 0, 0, 0, 8), "loopback"),
+    (v4(168, 63, 129, 16, 32), "a cloud metadata service"),
+    (v4(169, 254, 0, 0, 16), "link-local"),
+    (v4(172, 16, 0, 0, 12), "private"),
+    (v4(192, 0, 0, 0, 24), "reserved"),
+    (v4(192, 0, 2, 0, 24), "for documentation"),
+    (v4(192, 31, 196, 0, 24), "reserved"),
+    (v4(192, 52, 193, 0, 24), "reserved"),
+    (v4(192, 88, 99, 0, 24), "a 6to4 relay"),
+    (v4(192, 168, 0, 0, 16), "private"),
+    (v4(192, 175, 48, 0, 24), "reserved"),
+    (v4(198, 18, 0, 0, 15), "for benchmarks"),
+    (v4(198, 51, 100, 0, 24), "for documentation"),
+    (v4(203, 0, 113, 0, 24), "for documentation"),
+    (v4(224, 0, 0, 0, 4), "multicast"),
+    (v4(240, 0, 0, 0, 4), "reserved"),
 ];
 
-/// Only global unicast (2000::/3) can be public; within it these are not.
-const FORBIDDEN_V6: [(&str, &str); 6] = [
-    ("2001::/23", "of a special purpose, such as Teredo"),
-    ("2001:db8::/32", "for documentation"),
-    ("2002::/16", "6to4, which embeds an IPv4 address"),
-    ("2620:4f:8000::/48", "reserved"),
-    ("3fff::/20", "for documentation"),
-    ("3ffe::/16", "of the former 6bone"),
+/// Only these can be public (IANA IPv6 address space registry).
+const GLOBAL_V6: Ipv6Net = v6(0x2000, 0, 0, 3);
+
+/// What is not public within them (IANA IPv6 special-purpose registry).
+const FORBIDDEN_V6: [(Ipv6Net, &str); 6] = [
+    (v6(0x2001, 0, 0, 23), "of a special purpose, such as Teredo"),
+    (v6(0x2001, 0xdb8, 0, 32), "for documentation"),
+    (v6(0x2002, 0, 0, 16), "6to4, which embeds an IPv4 address"),
+    (v6(0x2620, 0x4f, 0x8000, 48), "reserved"),
+    (v6(0x3fff, 0, 0, 20), "for documentation"),
+    (v6(0x3ffe, 0, 0, 16), "of the former 6bone"),
+];
+
+/// Ports on which a POST could speak to something that is no web server.
+///
+/// The first rows are the "bad ports" of the Fetch standard (section "Port blocking"); the last two
+/// are file shares, data stores, brokers and orchestrators that operators run beside Fanfare.
+#[rustfmt::skip]
+const FORBIDDEN_PORTS: &[u16] = &[
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102,
+    103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465,
+    512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993,
+    995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668,
+    6669, 6679, 6697, 10080,
+    445, 1433, 1521, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 4369, 5432, 5671, 5672, 6379, 9042,
+    9092, 9200, 9300, 10250, 11211, 15671, 15672, 25672, 27017,
 ];
 
 fn forbidden_v4(address: Ipv4Addr) -> Option<&'static str> {
-    FORBIDDEN_V4.iter().find_map(|(net, why)| {
-        let net: Ipv4Net = net.parse().expect("the table holds networks");
-        net.contains(&address).then_some(*why)
-    })
+    FORBIDDEN_V4
+        .iter()
+        .find_map(|(net, why)| net.contains(&address).then_some(*why))
 }
 
 fn forbidden_v6(address: Ipv6Addr) -> Option<&'static str> {
-    // Every form that embeds an IPv4 address is forbidden as a whole: there is no honest use of one.
-    let global: Ipv6Net = "2000::/3".parse().expect("a network");
-    if !global.contains(&address) {
+    // Every known form that embeds an IPv4 address is forbidden as a whole: there is no honest use of one.
+    if !GLOBAL_V6.contains(&address) {
         return Some("not global unicast (loopback, private, link-local, mapped or reserved)");
     }
     let segments = address.segments();
-    if matches!(segments[4] & !0x0200, 0) && segments[5] == 0x5efe {
+    if segments[4] & !0x0200 == 0 && segments[5] == 0x5efe {
         return Some("ISATAP, which embeds an IPv4 address");
     }
-    FORBIDDEN_V6.iter().find_map(|(net, why)| {
-        let net: Ipv6Net = net.parse().expect("the table holds networks");
-        net.contains(&address).then_some(*why)
-    })
+    FORBIDDEN_V6
+        .iter()
+        .find_map(|(net, why)| net.contains(&address).then_some(*why))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn target(text: &str) -> TargetUrl {
+        text.parse()
+            .unwrap_or_else(|error| panic!("{text:?}: {error}"))
+    }
+
+    /// Whether a default policy lets a URL of this text through to the resolver.
+    fn passes(text: &str) -> bool {
+        text.parse()
+            .is_ok_and(|url| EgressPolicy::default().check_url(&url).is_ok())
+    }
+
+    #[track_caller]
+    fn check(public: bool, addresses: &str) {
+        for address in addresses.split_whitespace() {
+            let verdict = EgressPolicy::default().check(address.parse().unwrap());
+            assert_eq!(verdict.is_ok(), public, "{address}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn special_ipv4_addresses_are_not_public() {
+        check(false, "127.0.0.1 127.255.255.254 0.0.0.0 0.1.2.3");
+        check(false, "10.0.0.0 10.255.255.255 172.16.0.1 172.31.255.255");
+        check(false, "192.168.0.1 192.168.255.255 169.254.0.1");
+        check(false, "100.64.0.1 100.127.255.255");
+        check(false, "192.0.0.192 192.0.2.1 198.51.100.1 203.0.113.1");
+        check(false, "192.88.99.1 198.18.0.1 198.19.255.255");
+        check(false, "224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255");
+    }
+
+    #[test]
+    fn metadata_services_are_not_public() {
+        check(false, "169.254.169.254 169.254.170.2 100.100.100.200");
+        check(false, "168.63.129.16 fd00:ec2::254");
+    }
+
+    #[test]
+    fn special_ipv6_addresses_are_not_public() {
+        check(
+            false,
+            ":: ::1 fe80::1 febf::1 fc00::1 fdff::1 fec0::1 ff02::1",
+        );
+        check(
+            false,
+            "2001:db8::1 3fff::1 3fff:fff::1 100::1 5f00::1 3ffe::1",
+        );
+    }
+
+    #[test]
+    fn ipv4_inside_ipv6_is_not_public_even_if_it_were_alone() {
+        check(false, "::ffff:127.0.0.1 ::ffff:7f00:1 ::127.0.0.1");
+        check(false, "::ffff:0:127.0.0.1 ::ffff:9.9.9.9 2002:7f00:1::");
+        check(false, "64:ff9b::7f00:1 64:ff9b::909:909 64:ff9b:1::7f00:1");
+        check(false, "2001:0:7f00:1:: ::5efe:10.0.0.1");
+        check(false, "2a00::5efe:10.0.0.1 2a00::200:5efe:10.0.0.1");
+    }
+
+    #[test]
+    fn public_addresses_are_accepted_up_to_the_edges() {
+        check(true, "1.0.0.0 9.9.9.9 11.0.0.0 126.255.255.255 128.0.0.0");
+        check(
+            true,
+            "100.63.255.255 100.128.0.0 168.63.129.15 168.63.129.17",
+        );
+        check(
+            true,
+            "169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0",
+        );
+        check(true, "192.0.1.0 192.167.255.255 192.169.0.0");
+        check(true, "198.17.255.255 198.20.0.0 223.255.255.255");
+        check(
+            true,
+            "2001:200::1 2003::1 2606:4700::1111 2a00:1450::1 3fff:1000::1",
+        );
+    }
+
+    #[test]
+    fn every_spelling_of_an_address_is_judged_as_the_address() {
+        for host in [
+            "127.0.0.1",
+            "2130706433",
+            "0x7f000001",
+            "0177.0.0.1",
+            "127.1",
+            "127.0.1",
+            "0",
+            "0x7f.1",
+            "127.0.0.1.",
+            "017700000001",
+            "0X7F.0.0.1",
+            "１２７.0.0.1",
+            "１２７．１",
+            "127。0。0。1",
+            "127｡0｡0｡1",
+            "①②⑦.0.0.1",
+            "%31%32%37.0.0.1",
+            "%31%32%37%2e%30%2e%30%2e%31",
+            "0xa9fea9fe",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::]",
+            "[64:ff9b::169.254.169.254]",
+        ] {
+            let url = target(&format!("http://{host}/"));
+            assert!(url.literal_address().is_some(), "{host} is not an address");
+            assert!(!passes(&format!("http://{host}/")), "{host} was accepted");
+        }
+        assert!(passes("http://9.9.9.9/"));
+    }
+
+    #[test]
+    fn names_that_are_local_by_definition_are_refused() {
+        for host in [
+            "localhost",
+            "localhost.",
+            "LOCALHOST",
+            "a.localhost",
+            "a.b.localhost.",
+            "%6c%6fcalhost",
+            "ｌｏｃａｌｈｏｓｔ",
+            "metadata.google.internal",
+            "Metadata.Google.Internal.",
+        ] {
+            assert!(!passes(&format!("https://{host}/")), "{host} was accepted");
+        }
+        // What these resolve to is judged when they are dialled.
+        for host in [
+            "localtest.me",
+            "127.0.0.1.nip.io",
+            "notlocalhost",
+            "bücher.example",
+        ] {
+            assert!(passes(&format!("https://{host}/")), "{host} was refused");
+        }
+    }
+
+    #[test]
+    fn a_text_that_parsers_could_read_differently_is_no_target() {
+        use TargetUrlError::{Characters, Fragment, Malformed, Scheme, TooLong, UserInformation};
+        let long = format!("https://a.example/{}", "x".repeat(2000));
+        let grows = format!("https://a.example/{}", "ü".repeat(900));
+        for (text, error) in [
+            ("", Malformed),
+            ("example.com/hooks", Malformed),
+            ("//example.com/", Malformed),
+            ("http://", Malformed),
+            ("http:///example.com/", Malformed),
+            ("http:example.com", Malformed),
+            ("http:/example.com", Malformed),
+            ("http:/@127.0.0.1/", Malformed),
+            ("http:////@127.0.0.1/", Malformed),
+            ("http://[fe80::1%25eth0]/", Malformed),
+            ("http://127.0.0.1:99999/", Malformed),
+            ("http://256.256.256.256/", Malformed),
+            ("http://a%00b/", Malformed),
+            ("http://ok@127.0.0.1/", UserInformation),
+            ("http://ok:80@127.0.0.1/", UserInformation),
+            ("http://@127.0.0.1/", UserInformation),
+            ("http://:@127.0.0.1/", UserInformation),
+            ("http://a@b@127.0.0.1/", UserInformation),
+            ("http://127.0.0.1#@ok", Fragment),
+            ("https://a.example/#", Fragment),
+            (r"http:\\127.0.0.1", Characters),
+            (r"http://a.example\@127.0.0.1/", Characters),
+            ("http://a.example/\r\nx: y", Characters),
+            ("http://a.example/a b", Characters),
+            (" http://a.example/", Characters),
+            ("http://a.ex\tample/", Characters),
+            ("http://a.example/\u{2028}", Characters),
+            ("ftp://a.example/", Scheme("ftp".to_owned())),
+            ("file:///etc/passwd", Scheme("file".to_owned())),
+            ("gopher://127.0.0.1:6379/_x", Scheme("gopher".to_owned())),
+            ("javascript:alert(1)", Scheme("javascript".to_owned())),
+            (&long, TooLong),
+            (&grows, TooLong),
+        ] {
+            assert_eq!(text.parse::<TargetUrl>(), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn honest_urls_are_targets() {
+        for (text, written) in [
+            ("https://example.com", "https://example.com/"),
+            (
+                "HTTPS://Example.COM:443/Hooks?a=b@c",
+                "https://example.com/Hooks?a=b@c",
+            ),
+            (
+                "http://a.example:8080/x%0d%0ay",
+                "http://a.example:8080/x%0d%0ay",
+            ),
+            (
+                "https://bücher.example/ü",
+                "https://xn--bcher-kva.example/%C3%BC",
+            ),
+            ("https://9.9.9.9/", "https://9.9.9.9/"),
+            (
+                "https://[2606:4700::1111]:8443/",
+                "https://[2606:4700::1111]:8443/",
+            ),
+        ] {
+            assert_eq!(target(text).to_string(), written);
+            assert!(passes(text), "{text} was refused");
+        }
+    }
+
+    #[test]
+    fn ports_of_other_protocols_are_refused_outside_allowed_networks() {
+        for port in [22, 25, 6379, 5672, 15672, 0] {
+            for host in ["a.example", "9.9.9.9"] {
+                let url = target(&format!("http://{host}:{port}/"));
+                let verdict = EgressPolicy::default().check_url(&url);
+                assert_eq!(verdict, Err(BlockedTarget::Port(port)), "{url}");
+            }
+        }
+        for port in [80, 443, 3000, 8080, 8443] {
+            assert!(passes(&format!("https://a.example:{port}/")), "{port}");
+        }
+        let open = EgressPolicy::allowing(vec!["10.1.0.0/16".parse().unwrap()]);
+        assert_eq!(open.check_url(&target("http://10.1.2.3:5672/")), Ok(()));
+    }
+
+    #[test]
+    fn an_allowed_network_opens_itself_and_nothing_else() {
+        let open = EgressPolicy::allowing(vec!["127.0.0.0/8".parse().unwrap()]);
+        for (text, passes) in [
+            ("http://127.0.0.1:9000/", true),
+            ("http://localhost/", true),
+            ("http://a.localhost/", true),
+            ("http://[::1]/", false),
+            ("http://[::ffff:127.0.0.1]/", false),
+            ("http://10.0.0.1/", false),
+            ("http://169.254.169.254/", false),
+            ("http://metadata.google.internal/", false),
+            ("http://9.9.9.9/", true),
+        ] {
+            assert_eq!(open.check_url(&target(text)).is_ok(), passes, "{text}");
+        }
+    }
+
+    /// The rule in other words: octets and the standard library's predicates instead of networks.
+    fn naively_forbidden(address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                v4.is_private()
+                    || v4.is_loopback()
+                    || v4.is_link_local()
+                    || v4.is_documentation()
+                    || v4.is_multicast()
+                    || matches!(a, 0 | 240..=255)
+                    || (a == 100 && b & 0xc0 == 64)
+                    || (a == 198 && matches!(b, 18 | 19))
+                    || (a, b, c) == (192, 0, 0)
+                    || (a, b, c) == (192, 88, 99)
+                    || v4 == Ipv4Addr::new(168, 63, 129, 16)
+            }
+            IpAddr::V6(v6) => {
+                let [a, b, .., e, f, _, _] = v6.segments();
+                v6.is_loopback()
+                    || v6.is_unspecified()
+                    || v6.is_multicast()
+                    || v6.is_unique_local()
+                    || v6.is_unicast_link_local()
+                    || v6.to_ipv4().is_some()
+                    || a & 0xffc0 == 0xfec0
+                    || matches!(a, 0x64 | 0x100 | 0x2002 | 0x5f00)
+                    || (a == 0x2001 && matches!(b, 0 | 0xdb8))
+                    || (a == 0x3fff && b < 0x1000)
+                    || (matches!(e, 0 | 0x200) && f == 0x5efe)
+            }
+        }
+    }
+
+    prop_compose! {
+        /// Addresses near the edges of forbidden networks, which uniform ones would hardly meet.
+        fn near_an_edge()(which in 0..25_usize, bits: u128, side in 0..3_u8) -> IpAddr {
+            if let Some((net, _)) = FORBIDDEN_V4.get(which) {
+                let host = bits as u32 & u32::from(net.hostmask());
+                let inside = u32::from(net.network()) | host;
+                let chosen = match side {
+                    0 => inside,
+                    1 => u32::from(net.network()).wrapping_sub(1),
+                    _ => u32::from(net.broadcast()).wrapping_add(1),
+                };
+                return IpAddr::V4(Ipv4Addr::from(chosen));
+            }
+            let (net, _) = FORBIDDEN_V6[which - FORBIDDEN_V4.len()];
+            let host = bits & u128::from(net.hostmask());
+            let chosen = match side {
+                0 => u128::from(net.network()) | host,
+                1 => u128::from(net.network()) - 1,
+                _ => bits >> 64 << 32 | 0x5efe_0000_0000 | bits & 0xffff_ffff,
+            };
+            IpAddr::V6(Ipv6Addr::from(chosen))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_that_the_naive_rule_forbids_passes(
+            address in prop_oneof![
+                any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from(bits))),
+                any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from(bits))),
+                (0..0x1_0000_0000_u128).prop_map(|bits| IpAddr::V6(Ipv6Addr::from(bits | 0xffff << 32))),
+                near_an_edge(),
+            ],
+        ) {
+            let verdict = EgressPolicy::default().check(address);
+            prop_assert!(!naively_forbidden(address) || verdict.is_err(), "{} passed", address);
+        }
+
+        #[test]
+        fn a_target_reads_back_what_it_prints(
+            host in "[a-zü。]{1,8}(\\.[a-z]{1,5})?",
+            path in "[ -~ü]{0,300}",
+        ) {
+            if let Ok(target) = format!("https://{host}/{path}").parse::<TargetUrl>() {
+                prop_assert_eq!(target.to_string().parse(), Ok(target));
+            }
+        }
+    }
 }

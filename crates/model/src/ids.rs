@@ -84,6 +84,11 @@ impl EndpointId {
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
+
+    /// The id with these bytes, as [`EndpointId::as_bytes`] gave them.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
 }
 
 impl FromStr for EndpointId {

@@ -1,0 +1,313 @@
+//! The handle to RabbitMQ: connects, declares, and gives out publishers and inboxes.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_wire::Envelope;
+use lapin::{
+    Channel, Connection,
+    options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPSoftError},
+    types::{AMQPValue, FieldTable, LongString},
+    uri::AMQPUri,
+};
+use tokio::time;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    BrokerFault, Inbox, Publisher, Settings, Subscription, Topology,
+    connection::{Link, Purpose, Session, supervised},
+    convert::from_parts,
+    publisher::publisher,
+    topology::{Argument, BindingSpec, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec},
+};
+
+/// Messages about changes are small and rare.
+const CONTROL_PREFETCH: u16 = 100;
+
+/// The handle to RabbitMQ. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    topology: Arc<Topology>,
+    publish_link: Link,
+    consume_link: Link,
+    max_unconfirmed: usize,
+    /// What connections and publishers run in.
+    tasks: TaskTracker,
+    /// Ends the publishers, which first wait for what is unconfirmed.
+    closing_publishers: CancellationToken,
+    /// Ends the connections.
+    closing: CancellationToken,
+}
+
+impl Broker {
+    /// Connects, declares the topology and keeps both connections up from then on.
+    ///
+    /// Fails when nothing answers `within` that time; after that, a lost broker is waited for. `name`
+    /// is what RabbitMQ's management pages show.
+    pub async fn connect(
+        settings: &Settings,
+        name: &str,
+        within: Duration,
+    ) -> Result<Self, BrokerFault> {
+        let broker = Self::start(settings, name)?;
+        match time::timeout(within, broker.wait_until_connected()).await {
+            Ok(()) => Ok(broker),
+            Err(_) => {
+                broker.close().await;
+                Err(BrokerFault::NotConnected(within))
+            }
+        }
+    }
+
+    /// Starts connecting and returns at once: publishes and inboxes wait until RabbitMQ is there.
+    pub fn start(settings: &Settings, name: &str) -> Result<Self, BrokerFault> {
+        let uri: AMQPUri = settings.url.expose().parse().map_err(BrokerFault::Url)?;
+        let topology = Arc::new(Topology::new(settings));
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let link = |what: &str, topology| {
+            let purpose = Purpose {
+                name: format!("{name} ({what})"),
+                uri: uri.clone(),
+                topology,
+            };
+            let (link, supervisor) = supervised(purpose, closing.clone());
+            tasks.spawn(supervisor);
+            link
+        };
+        Ok(Self {
+            publish_link: link("publishes", Some(Arc::clone(&topology))),
+            consume_link: link("consumes", None),
+            topology,
+            max_unconfirmed: settings.max_unconfirmed.max(1).into(),
+            closing_publishers: CancellationToken::new(),
+            tasks,
+            closing,
+        })
+    }
+
+    /// Connects once, without declaring anything, and says at once when it cannot.
+    pub(crate) async fn probe(settings: &Settings) -> Result<Connection, BrokerFault> {
+        let uri: AMQPUri = settings.url.expose().parse().map_err(BrokerFault::Url)?;
+        Connection::connect_uri(uri, lapin::ConnectionProperties::default())
+            .await
+            .map_err(BrokerFault::operation("connecting to RabbitMQ"))
+    }
+
+    /// Waits until both connections are up and the topology is declared.
+    pub async fn wait_until_connected(&self) {
+        // `None` means closed; then there is nothing to wait for.
+        self.publish_link.session_after(0).await;
+        self.consume_link.session_after(0).await;
+    }
+
+    /// Whether both connections are up and publishing is not blocked.
+    pub fn is_ready(&self) -> bool {
+        let publishing = self.publish_link.current();
+        publishing.is_some_and(|session| !*session.blocked.borrow())
+            && self.consume_link.current().is_some()
+    }
+
+    /// What exists in the broker.
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
+    /// A publisher with a channel of its own.
+    pub fn publisher(&self) -> Publisher {
+        let closing = self.closing_publishers.clone();
+        let link = self.publish_link.clone();
+        let (publisher, pump) = publisher(link, self.max_unconfirmed, closing);
+        self.tasks.spawn(pump);
+        publisher
+    }
+
+    /// Messages of the queues subscribed to.
+    pub fn inbox(&self, subscriptions: Vec<Subscription>) -> Inbox {
+        Inbox::open(&self.consume_link, subscriptions)
+    }
+
+    /// What other processes announce from now on.
+    pub fn control_inbox(&self) -> Inbox {
+        let exchange = self.topology.control_exchange();
+        self.inbox(vec![Subscription::exclusive(exchange, CONTROL_PREFETCH)])
+    }
+
+    /// Looks at the first messages of a queue; they stay in it, in their order.
+    pub async fn peek(&self, queue: &str, limit: usize) -> Result<Vec<Envelope>, BrokerFault> {
+        let channel = self.consuming_channel().await?;
+        let looking = || BrokerFault::operation(format!("looking into queue `{queue}`"));
+        let mut seen = Vec::new();
+        while seen.len() < limit {
+            let got = channel.basic_get(queue.into(), BasicGetOptions::default());
+            let Some(message) = got.await.map_err(looking())? else {
+                break;
+            };
+            let delivery = message.delivery;
+            seen.push(from_parts(&delivery.properties, delivery.data));
+        }
+        // Closing the channel gives everything back.
+        channel
+            .close(200, "looked".into())
+            .await
+            .map_err(looking())?;
+        Ok(seen)
+    }
+
+    /// How many messages of a queue are ready to be given out.
+    pub async fn depth(&self, queue: &str) -> Result<u32, BrokerFault> {
+        let channel = self.consuming_channel().await?;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await
+            .map_err(BrokerFault::operation(format!(
+                "reading the depth of queue `{queue}`"
+            )))?;
+        Ok(queue.message_count())
+    }
+
+    /// Waits for what publishers have unconfirmed, then closes the connections.
+    ///
+    /// Close the inboxes first: what they settled goes over these connections.
+    pub async fn close(&self) {
+        self.closing_publishers.cancel();
+        self.tasks.close();
+        // A publisher ends by itself when the broker has confirmed; without a broker it never would.
+        if self.publish_link.current().is_some() {
+            let drained = async {
+                while self.tasks.len() > 2 {
+                    time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            // An elapsed bound is no fault of the caller: what is unconfirmed was not acknowledged either.
+            drop(time::timeout(Duration::from_secs(10), drained).await);
+        }
+        self.closing.cancel();
+        self.tasks.wait().await;
+    }
+
+    async fn consuming_channel(&self) -> Result<Channel, BrokerFault> {
+        let session: Session = self
+            .consume_link
+            .session_after(0)
+            .await
+            .ok_or(BrokerFault::Closed)?;
+        session
+            .connection
+            .create_channel()
+            .await
+            .map_err(BrokerFault::operation("opening a channel"))
+    }
+}
+
+/// Makes the broker hold everything the topology lists. Changes nothing that exists as listed.
+pub(crate) async fn declare(
+    connection: &Connection,
+    topology: &Topology,
+) -> Result<(), BrokerFault> {
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(BrokerFault::operation("opening a channel"))?;
+    for exchange in topology.exchanges() {
+        declare_exchange(&channel, exchange).await?;
+    }
+    for queue in topology.queues() {
+        declare_queue(&channel, queue).await?;
+    }
+    for binding in topology.bindings() {
+        declare_binding(&channel, binding).await?;
+    }
+    channel
+        .close(200, "declared".into())
+        .await
+        .map_err(BrokerFault::operation("closing a channel"))
+}
+
+pub(crate) async fn declare_exchange(
+    channel: &Channel,
+    spec: &ExchangeSpec,
+) -> Result<(), BrokerFault> {
+    let kind = match spec.kind {
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+    };
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let mut arguments = FieldTable::default();
+    if let Some(alternate) = &spec.alternate {
+        let name = LongString::from(alternate.as_str());
+        arguments.insert("alternate-exchange".into(), AMQPValue::LongString(name));
+    }
+    channel
+        .exchange_declare(spec.name.as_str().into(), kind, options, arguments)
+        .await
+        .map_err(|source| declaring(format!("exchange `{}`", spec.name), source))
+}
+
+pub(crate) async fn declare_queue(channel: &Channel, spec: &QueueSpec) -> Result<(), BrokerFault> {
+    let text = |value: &str| AMQPValue::LongString(LongString::from(value));
+    let mut arguments = FieldTable::default();
+    let kind = match spec.kind {
+        QueueKind::Quorum => "quorum",
+        QueueKind::Stream => "stream",
+    };
+    arguments.insert("x-queue-type".into(), text(kind));
+    for (name, value) in &spec.arguments {
+        let value = match value {
+            Argument::Text(value) => text(value),
+            Argument::Integer(value) => AMQPValue::LongLongInt(*value),
+            Argument::Boolean(value) => AMQPValue::Boolean(*value),
+        };
+        arguments.insert((*name).into(), value);
+    }
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(spec.name.as_str().into(), options, arguments)
+        .await
+        .map(|_| ())
+        .map_err(|source| declaring(format!("queue `{}`", spec.name), source))
+}
+
+async fn declare_binding(channel: &Channel, spec: &BindingSpec) -> Result<(), BrokerFault> {
+    let (queue, exchange) = (spec.queue.as_str().into(), spec.exchange.as_str().into());
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel
+        .queue_bind(
+            queue,
+            exchange,
+            spec.key.as_str().into(),
+            options,
+            arguments,
+        )
+        .await
+        .map_err(|source| declaring(format!("the binding of queue `{}`", spec.queue), source))
+}
+
+fn declaring(what: String, source: lapin::Error) -> BrokerFault {
+    if is_soft_error(&source, &AMQPSoftError::PRECONDITIONFAILED) {
+        BrokerFault::Differs { what, source }
+    } else {
+        let what = format!("declaring {what}");
+        BrokerFault::Operation { what, source }
+    }
+}
+
+/// Whether the broker closed the channel for this reason.
+pub(crate) fn is_soft_error(error: &lapin::Error, expected: &AMQPSoftError) -> bool {
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(error) => {
+            matches!(error.kind(), AMQPErrorKind::Soft(kind) if kind == expected)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,412 @@
+//! Receives messages and settles them.
+//!
+//! Each subscription is a task with a channel of its own, so that a channel error costs one queue.
+//! The broker stops sending when `prefetch` messages are out, which bounds every buffer here.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fanfare_wire::{Envelope, HeaderValue};
+use futures_util::{StreamExt as _, future::join_all};
+use lapin::{
+    Channel, Consumer,
+    message::Delivery,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
+        BasicQosOptions, BasicRejectOptions, QueueBindOptions, QueueDeclareOptions,
+    },
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use tokio::{sync::mpsc, task::JoinSet, time};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::{
+    connection::{Link, Session},
+    convert::from_parts,
+    settlement::{AckWindow, Receipt, Verb, Verdict},
+};
+
+/// How long a subscription that failed waits before it tries again.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// What to receive.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    source: Source,
+    prefetch: u16,
+    priority: Option<i32>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Queue(String),
+    /// A queue of this process alone, bound to an exchange; it goes with the connection.
+    Exclusive {
+        exchange: String,
+    },
+}
+
+impl Subscription {
+    /// Competes with others for the messages of a queue, at most `prefetch` at once.
+    pub fn queue(name: String, prefetch: u16) -> Self {
+        Self {
+            source: Source::Queue(name),
+            prefetch,
+            priority: None,
+        }
+    }
+
+    /// Among competing consumers the one with the highest priority is served first.
+    #[must_use]
+    pub fn with_priority(self, priority: i32) -> Self {
+        Self {
+            priority: Some(priority),
+            ..self
+        }
+    }
+
+    pub(crate) fn exclusive(exchange: String, prefetch: u16) -> Self {
+        Self {
+            source: Source::Exclusive { exchange },
+            prefetch,
+            priority: None,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match &self.source {
+            Source::Queue(name) => name,
+            Source::Exclusive { exchange } => exchange,
+        }
+    }
+}
+
+/// A received message and the duty to settle it.
+#[derive(Debug)]
+pub struct Message {
+    /// What was received.
+    pub envelope: Envelope,
+    /// The routing key it was published with.
+    pub routing_key: String,
+    /// Whether the broker gave it out before.
+    pub redelivered: bool,
+    /// Dropped unsettled, it hands the message back.
+    pub receipt: Receipt,
+}
+
+/// Messages of one or several queues.
+pub struct Inbox {
+    messages: mpsc::Receiver<Message>,
+    closing: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Inbox {
+    pub(crate) fn open(link: &Link, subscriptions: Vec<Subscription>) -> Self {
+        let room: usize = subscriptions.iter().map(|s| usize::from(s.prefetch)).sum();
+        let (deliver, messages) = mpsc::channel(room.max(1));
+        let closing = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for subscription in subscriptions {
+            let (link, deliver, closing) = (link.clone(), deliver.clone(), closing.clone());
+            tasks.spawn(subscribe(link, subscription, deliver, closing));
+        }
+        Self {
+            messages,
+            closing,
+            tasks,
+        }
+    }
+
+    /// The next message; `None` once `shutdown` is cancelled or the broker handle is closed.
+    ///
+    /// Reconnects by itself: a message that a lost connection left behind is skipped, because the
+    /// broker gives it out again.
+    pub async fn next_until(&mut self, shutdown: &CancellationToken) -> Option<Message> {
+        loop {
+            // Biased, so that a stop is seen even when messages keep coming.
+            let message = tokio::select! { biased;
+                () = shutdown.cancelled() => return None,
+                message = self.messages.recv() => message?,
+            };
+            if !message.receipt.is_void() {
+                return Some(message);
+            }
+        }
+    }
+
+    /// A message that is here already, if there is one.
+    pub fn try_next(&mut self) -> Option<Message> {
+        while let Ok(message) = self.messages.try_recv() {
+            if !message.receipt.is_void() {
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// Cancels the consumers, hands back what was not received, and tells the broker all that was settled.
+    ///
+    /// Call it when every message received before is settled: with single active consumers, the next
+    /// owner starts as soon as this one cancels.
+    pub async fn close(mut self) {
+        self.closing.cancel();
+        // Dropping what is buffered hands it back, while the tasks still listen for verdicts.
+        while self.messages.recv().await.is_some() {}
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Keeps one subscription alive until `closing`.
+async fn subscribe(
+    link: Link,
+    subscription: Subscription,
+    deliver: mpsc::Sender<Message>,
+    closing: CancellationToken,
+) {
+    // Twice the messages that can be out: verdicts about an older epoch may still be on their way.
+    let (verdicts, mut given) = mpsc::channel(usize::from(subscription.prefetch) * 2 + 1);
+    let current_epoch = Arc::new(AtomicU64::new(0));
+    let mut epoch = 0;
+    while let Some(Some(session)) = closing.run_until_cancelled(link.session_after(0)).await {
+        epoch += 1;
+        current_epoch.store(epoch, Ordering::Release);
+        let mut feed = match Feed::open(&session, &subscription).await {
+            Ok(consumer_and_channel) => consumer_and_channel,
+            Err(error) => {
+                warn!(queue = subscription.name(), %error, "cannot subscribe; trying again");
+                time::sleep(PAUSE_AFTER_FAILURE).await;
+                continue;
+            }
+        };
+        let make_receipt = |tag| {
+            let current = Arc::clone(&current_epoch);
+            Receipt::new((epoch, tag), current, verdicts.clone())
+        };
+        match feed
+            .run(epoch, make_receipt, &deliver, &mut given, &closing)
+            .await
+        {
+            Ended::Closing => {
+                drop(deliver);
+                feed.finish(epoch, verdicts, given).await;
+                return;
+            }
+            Ended::Lost => {
+                // From here on the broker gives the unsettled messages out again.
+                current_epoch.store(epoch + 1, Ordering::Release);
+                warn!(
+                    queue = subscription.name(),
+                    "a subscription was lost; starting it anew"
+                );
+                time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+enum Ended {
+    Closing,
+    Lost,
+}
+
+/// One consumer on one channel.
+struct Feed {
+    channel: Channel,
+    consumer: Consumer,
+    window: AckWindow,
+}
+
+impl Feed {
+    async fn open(session: &Session, subscription: &Subscription) -> lapin::Result<Self> {
+        let channel = session.connection.create_channel().await?;
+        let queue = match &subscription.source {
+            Source::Queue(name) => ShortString::from(name.as_str()),
+            Source::Exclusive { exchange } => {
+                declare_exclusive(&channel, exchange.as_str().into()).await?
+            }
+        };
+        channel
+            .basic_qos(subscription.prefetch, BasicQosOptions::default())
+            .await?;
+        let mut arguments = FieldTable::default();
+        if let Some(priority) = subscription.priority {
+            arguments.insert("x-priority".into(), AMQPValue::LongInt(priority));
+        }
+        let options = BasicConsumeOptions::default();
+        let consumer = channel
+            .basic_consume(queue, "".into(), options, arguments)
+            .await?;
+        Ok(Self {
+            channel,
+            consumer,
+            window: AckWindow::new(),
+        })
+    }
+
+    async fn run(
+        &mut self,
+        epoch: u64,
+        make_receipt: impl Fn(u64) -> Receipt,
+        deliver: &mpsc::Sender<Message>,
+        given: &mut mpsc::Receiver<Verdict>,
+        closing: &CancellationToken,
+    ) -> Ended {
+        let mut waiting: Option<Message> = None;
+        let mut batch = Vec::new();
+        loop {
+            // Biased, so that settled messages, which make room at the broker, go first.
+            tokio::select! { biased;
+                () = closing.cancelled() => {
+                    drop(waiting);
+                    return Ended::Closing;
+                }
+                _ = given.recv_many(&mut batch, 1024) => {
+                    if let Err(error) = self.tell(epoch, &mut batch).await {
+                        warn!(%error, "settled messages could not be acknowledged");
+                        return Ended::Lost;
+                    }
+                }
+                permit = deliver.reserve(), if waiting.is_some() => {
+                    if let (Ok(permit), Some(message)) = (permit, waiting.take()) {
+                        permit.send(message);
+                    }
+                }
+                received = self.consumer.next(), if waiting.is_none() => match received {
+                    Some(Ok(delivery)) => {
+                        let receipt = make_receipt(delivery.delivery_tag);
+                        waiting = Some(to_message(delivery, receipt));
+                    }
+                    Some(Err(error)) => {
+                        warn!(%error, "the consumer failed");
+                        return Ended::Lost;
+                    }
+                    // The end of the stream without an error is a cancel by the broker: a deleted
+                    // queue, or from 4.3 a consumer timeout (RabbitMQ, `docs/consumers`).
+                    None => return Ended::Lost,
+                },
+            }
+        }
+    }
+
+    /// Tells the broker a batch of verdicts; returns when they are written, not when they are handled.
+    async fn tell(&mut self, epoch: u64, batch: &mut Vec<Verdict>) -> lapin::Result<()> {
+        let current = batch.drain(..).filter(|verdict| verdict.epoch == epoch);
+        let (acks, back): (Vec<_>, Vec<_>) = current.partition(|v| v.verb == Verb::Acknowledge);
+        let tags = |verdicts: &[Verdict]| verdicts.iter().map(|v| v.tag).collect::<Vec<_>>();
+        let back_tags = tags(&back);
+        let acks = self.window.settle(&tags(&acks), &back_tags);
+
+        if let Some(tag) = acks.up_to {
+            let options = BasicAckOptions { multiple: true };
+            self.channel.basic_ack(tag, options).await?;
+        }
+        // Polled together, so that they leave in one write.
+        let single = acks.single.iter();
+        let single = single.map(|tag| self.channel.basic_ack(*tag, BasicAckOptions::default()));
+        join_all(single)
+            .await
+            .into_iter()
+            .collect::<lapin::Result<()>>()?;
+        for verdict in back {
+            self.hand_back(&verdict).await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_back(&self, verdict: &Verdict) -> lapin::Result<()> {
+        match verdict.verb {
+            Verb::HandBackAsSuspect => {
+                let options = BasicRejectOptions { requeue: true };
+                self.channel.basic_reject(verdict.tag, options).await
+            }
+            Verb::HandBack | Verb::Acknowledge => {
+                let options = BasicNackOptions {
+                    requeue: true,
+                    multiple: false,
+                };
+                self.channel.basic_nack(verdict.tag, options).await
+            }
+        }
+    }
+
+    /// Cancels, hands back what the broker had sent already, tells the last verdicts, and closes the channel.
+    async fn finish(
+        &mut self,
+        epoch: u64,
+        verdicts: mpsc::Sender<Verdict>,
+        mut given: mpsc::Receiver<Verdict>,
+    ) {
+        let tag = self.consumer.tag();
+        if let Err(error) = self
+            .channel
+            .basic_cancel(tag, BasicCancelOptions::default())
+            .await
+        {
+            warn!(%error, "the consumer could not be cancelled; the broker hands its messages back");
+            return;
+        }
+        let mut batch = Vec::new();
+        while let Some(Ok(delivery)) = self.consumer.next().await {
+            let (tag, verb) = (delivery.delivery_tag, Verb::HandBack);
+            batch.push(Verdict { epoch, tag, verb });
+        }
+        // Every receipt holds a sender, so this ends when the last message is settled or dropped.
+        drop(verdicts);
+        loop {
+            if let Err(error) = self.tell(epoch, &mut batch).await {
+                error!(%error, "the last acknowledgements were not sent; these messages repeat");
+                return;
+            }
+            if given.recv_many(&mut batch, 1024).await == 0 {
+                break;
+            }
+        }
+        // The close is answered after everything sent before it, so the acknowledgements arrived.
+        if let Err(error) = self.channel.close(200, "closing".into()).await {
+            warn!(%error, "a channel was not closed in order");
+        }
+    }
+}
+
+async fn declare_exclusive(channel: &Channel, exchange: ShortString) -> lapin::Result<ShortString> {
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel
+        .queue_declare("".into(), options, FieldTable::default())
+        .await?;
+    let name = queue.name().clone();
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel
+        .queue_bind(name.clone(), exchange, "".into(), options, arguments)
+        .await?;
+    Ok(name)
+}
+
+fn to_message(delivery: Delivery, receipt: Receipt) -> Message {
+    Message {
+        envelope: from_parts(&delivery.properties, delivery.data),
+        routing_key: delivery.routing_key.as_str().to_owned(),
+        redelivered: delivery.redelivered,
+        receipt,
+    }
+}
+
+impl Message {
+    /// How often the broker gave the message out before, as far as it says (`x-delivery-count`).
+    pub fn earlier_deliveries(&self) -> i64 {
+        match self.envelope.headers.get("x-delivery-count") {
+            Some(HeaderValue::Integer(count)) => *count,
+            Some(_) | None => i64::from(self.redelivered),
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Publishes with confirms: a publish returns when the broker has the message, or says why not.
+//!
+//! One task owns the channel. Publishes are pipelined and polled together, so that the frames of many
+//! leave in one write. When the connection is lost, everything unconfirmed is published again on the
+//! next one: the broker may then hold a message twice, never not at all.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fanfare_wire::Envelope;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use lapin::{
+    BasicProperties, Channel, Confirmation,
+    message::BasicReturnMessage,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::{
+    Address, PublishFault,
+    connection::{Link, Session},
+    convert::{short, to_properties},
+};
+
+/// With publishes outstanding and no confirm for this long, the channel is taken for dead.
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+
+/// How long a channel that failed is left alone before the next one is opened.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// A handle for publishing. Cheap to clone; all clones share one channel and one bound.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    jobs: mpsc::Sender<Job>,
+    status: Arc<PublisherStatus>,
+}
+
+/// What metrics and readiness want to know of a publisher.
+#[derive(Debug, Default)]
+pub struct PublisherStatus {
+    unconfirmed: AtomicUsize,
+    published_again: AtomicU64,
+    blocked: std::sync::atomic::AtomicBool,
+}
+
+impl PublisherStatus {
+    /// Publishes that the broker has not confirmed yet.
+    pub fn unconfirmed(&self) -> usize {
+        self.unconfirmed.load(Ordering::Relaxed)
+    }
+
+    /// Publishes that were made again after a lost connection.
+    pub fn published_again(&self) -> u64 {
+        self.published_again.load(Ordering::Relaxed)
+    }
+
+    /// Whether RabbitMQ refuses to read publishes because it runs out of memory or disk.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Job {
+    outgoing: Arc<Outgoing>,
+    answer: oneshot::Sender<Result<(), PublishFault>>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    exchange: ShortString,
+    routing_key: ShortString,
+    must_route: bool,
+    properties: BasicProperties,
+    body: Bytes,
+}
+
+impl Publisher {
+    /// Publishes a message; `Ok` means that the broker has stored it where it belongs.
+    ///
+    /// Waits while the broker is away or blocked, for as long as it takes: a caller with less patience
+    /// sets a timeout, after which the message may be published all the same. Dropping the future
+    /// does not take the message back.
+    pub async fn publish(&self, address: &Address, envelope: Envelope) -> Result<(), PublishFault> {
+        let outgoing = Outgoing {
+            exchange: short(&address.exchange, "the exchange name")?,
+            routing_key: short(&address.routing_key, "the routing key")?,
+            must_route: address.must_route,
+            properties: to_properties(&envelope)?,
+            body: envelope.body,
+        };
+        let (answer, confirmed) = oneshot::channel();
+        let job = Job {
+            outgoing: Arc::new(outgoing),
+            answer,
+        };
+        self.jobs
+            .send(job)
+            .await
+            .map_err(|_| PublishFault::Closed)?;
+        confirmed.await.unwrap_or(Err(PublishFault::Closed))
+    }
+
+    /// What metrics and readiness want to know.
+    pub fn status(&self) -> &PublisherStatus {
+        &self.status
+    }
+}
+
+/// Makes a publisher and the future that runs it until `closing`; it then waits for what is unconfirmed.
+pub(crate) fn publisher(
+    link: Link,
+    max_unconfirmed: usize,
+    closing: CancellationToken,
+) -> (Publisher, impl Future<Output = ()> + Send) {
+    // As small a queue as the window: a job that waits here waits with its caller.
+    let (jobs, accepted) = mpsc::channel(max_unconfirmed);
+    let status = Arc::new(PublisherStatus::default());
+    let publisher = Publisher {
+        jobs,
+        status: Arc::clone(&status),
+    };
+    let pump = Pump {
+        accepted,
+        unconfirmed: BTreeMap::new(),
+        next_number: 0,
+        max_unconfirmed,
+        status,
+        closing,
+    };
+    (publisher, pump.run(link))
+}
+
+struct Pump {
+    accepted: mpsc::Receiver<Job>,
+    /// By the order in which they were accepted, which is the order of publishing them again.
+    unconfirmed: BTreeMap<u64, Job>,
+    next_number: u64,
+    max_unconfirmed: usize,
+    status: Arc<PublisherStatus>,
+    closing: CancellationToken,
+}
+
+enum Ended {
+    Finished,
+    ConnectionLost,
+}
+
+impl Pump {
+    async fn run(mut self, link: Link) {
+        let mut epoch = 0;
+        while let Some(session) = link.session_after(epoch).await {
+            match self.pump(&session).await {
+                Ok(Ended::Finished) => return,
+                Ok(Ended::ConnectionLost) => {}
+                Err(error) => warn!(%error, "the publishing channel could not be opened"),
+            }
+            // The same connection may serve again, because a channel can die alone. The pause keeps
+            // a connection that is just dying from being tried in a tight loop.
+            time::sleep(PAUSE_AFTER_FAILURE).await;
+            let serves = session.connection.status().connected();
+            epoch = if serves {
+                session.epoch - 1
+            } else {
+                session.epoch
+            };
+        }
+    }
+
+    /// Publishes on one channel until it is lost or everything is done.
+    async fn pump(&mut self, session: &Session) -> lapin::Result<Ended> {
+        let channel = session.connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        let mut blocked = session.blocked.clone();
+        let mut returns = Returns::default();
+        let mut confirms = FuturesUnordered::new();
+        for (number, job) in &self.unconfirmed {
+            confirms.push(publish_one(
+                channel.clone(),
+                *number,
+                Arc::clone(&job.outgoing),
+            ));
+        }
+        let again = u64::try_from(confirms.len()).unwrap_or(u64::MAX);
+        self.status
+            .published_again
+            .fetch_add(again, Ordering::Relaxed);
+
+        let mut last_sign = Instant::now();
+        loop {
+            let is_blocked = *blocked.borrow_and_update();
+            self.status.blocked.store(is_blocked, Ordering::Relaxed);
+            self.status
+                .unconfirmed
+                .store(self.unconfirmed.len(), Ordering::Relaxed);
+            if confirms.is_empty() && self.accepted.is_closed() && self.accepted.is_empty() {
+                return Ok(Ended::Finished);
+            }
+            let has_room = self.unconfirmed.len() < self.max_unconfirmed && !is_blocked;
+            // Biased, so that confirms, which make room, come before new work.
+            tokio::select! { biased;
+                Some((number, result)) = confirms.next() => {
+                    last_sign = Instant::now();
+                    match result {
+                        Ok(confirmation) => {
+                            if let Some(outgoing) = self.settle(number, confirmation, &mut returns) {
+                                confirms.push(publish_one(channel.clone(), number, outgoing));
+                            }
+                        }
+                        Err(_) => return Ok(Ended::ConnectionLost),
+                    }
+                }
+                Some(job) = self.accepted.recv(), if has_room => {
+                    if confirms.is_empty() {
+                        last_sign = Instant::now();
+                    }
+                    for (number, outgoing) in self.take_in(job) {
+                        confirms.push(publish_one(channel.clone(), number, outgoing));
+                    }
+                }
+                _ = blocked.changed() => last_sign = Instant::now(),
+                () = self.closing.cancelled(), if !self.accepted.is_closed() => self.accepted.close(),
+                () = time::sleep_until(last_sign + LONGEST_SILENCE),
+                    if !confirms.is_empty() && !is_blocked => {
+                    warn!(unconfirmed = confirms.len(), "RabbitMQ confirms nothing; starting anew");
+                    return Ok(Ended::ConnectionLost);
+                }
+            }
+        }
+    }
+
+    /// Registers a job and whatever else is waiting, so that they are published together.
+    fn take_in(&mut self, first: Job) -> Vec<(u64, Arc<Outgoing>)> {
+        let mut taken = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            let number = self.next_number;
+            self.next_number += 1;
+            taken.push((number, Arc::clone(&job.outgoing)));
+            self.unconfirmed.insert(number, job);
+            let has_room = self.unconfirmed.len() < self.max_unconfirmed;
+            next = has_room.then(|| self.accepted.try_recv().ok()).flatten();
+        }
+        taken
+    }
+
+    /// Answers the caller of one publish, or returns the message if it has to be published again.
+    fn settle(
+        &mut self,
+        number: u64,
+        confirmation: Confirmation,
+        returns: &mut Returns,
+    ) -> Option<Arc<Outgoing>> {
+        let acked = confirmation.is_ack();
+        let own_id = self.unconfirmed.get(&number).and_then(|job| job.id());
+        let carried = confirmation.take_message();
+        let carries_anothers = carried.as_ref().is_some_and(|c| returned_id(c) != own_id);
+        if let Some(carried) = &carried {
+            returns.note(carried);
+        }
+        let returned = own_id.is_some_and(|id| returns.take(&id));
+        if !returned && carries_anothers && acked {
+            // It may be that this message came back too and that its return sits on a later confirm.
+            return self
+                .unconfirmed
+                .get(&number)
+                .map(|job| Arc::clone(&job.outgoing));
+        }
+        let job = self.unconfirmed.remove(&number)?;
+        let result = if returned {
+            let (exchange, routing_key) = (&job.outgoing.exchange, &job.outgoing.routing_key);
+            error!(%exchange, %routing_key, "no queue takes the message: the topology has a hole");
+            Err(PublishFault::Unroutable {
+                exchange: exchange.to_string(),
+                routing_key: routing_key.to_string(),
+            })
+        } else if acked {
+            Ok(())
+        } else {
+            Err(PublishFault::Refused)
+        };
+        // A caller that gave up waiting does not want the answer.
+        drop(job.answer.send(result));
+        None
+    }
+}
+
+impl Job {
+    fn id(&self) -> Option<String> {
+        let id = self.outgoing.properties.message_id().as_ref()?;
+        Some(id.as_str().to_owned())
+    }
+}
+
+/// The messages that came back, by message id.
+///
+/// lapin attaches a returned message to whichever confirm completes next, not to its own. RabbitMQ
+/// sends a return before the confirm of the same message (`docs/confirms`), and one task handles
+/// confirms in the order of their completion, so a return is known here before its own confirm is
+/// handled, unless one `multiple` confirm completes several out of order: `Pump::settle` publishes
+/// such a message again rather than believe its confirm.
+#[derive(Default)]
+struct Returns {
+    counts: HashMap<String, u32>,
+}
+
+impl Returns {
+    fn note(&mut self, message: &BasicReturnMessage) {
+        if let Some(id) = returned_id(message) {
+            *self.counts.entry(id).or_default() += 1;
+        }
+    }
+
+    fn take(&mut self, id: &str) -> bool {
+        let Some(count) = self.counts.get_mut(id) else {
+            return false;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(id);
+        }
+        true
+    }
+}
+
+fn returned_id(message: &BasicReturnMessage) -> Option<String> {
+    let id = message.properties.message_id().as_ref()?;
+    Some(id.as_str().to_owned())
+}
+
+/// Publishes and waits for the confirm. The confirm is always awaited to its end, because lapin keeps
+/// dropped ones forever.
+async fn publish_one(
+    channel: Channel,
+    number: u64,
+    outgoing: Arc<Outgoing>,
+) -> (u64, lapin::Result<Confirmation>) {
+    let options = BasicPublishOptions {
+        mandatory: outgoing.must_route,
+        ..BasicPublishOptions::default()
+    };
+    let published = channel
+        .basic_publish(
+            outgoing.exchange.clone(),
+            outgoing.routing_key.clone(),
+            options,
+            &outgoing.body,
+            outgoing.properties.clone(),
+        )
+        .await;
+    let confirmation = match published {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    (number, confirmation)
+}

@@ -1,0 +1,329 @@
+//! The command line: every command and its arguments, parsed into typed values.
+
+use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use fanfare_model::{
+    EndpointId, EventType, EventTypePattern, Rate, SigningSecret, TargetUrl, TenantId,
+};
+use jiff::fmt::friendly::SpanParser;
+
+/// Turns events published to RabbitMQ into signed webhooks.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "fanfare", version, about)]
+pub struct Args {
+    /// The configuration file [default: ./fanfare.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// A table, for people
+    #[default]
+    Table,
+    /// JSON, for scripts
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run everything on this machine, with a sample receiver
+    Dev(DevArgs),
+    /// Run one or more roles
+    Serve(ServeArgs),
+    /// Publish one event
+    Publish(PublishArgs),
+    /// Manage the endpoints of a tenant
+    #[command(subcommand)]
+    Endpoints(EndpointsCommand),
+    /// Receive webhooks on this machine, verify them, and print them
+    Listen(ListenArgs),
+    /// Look at the deliveries that were given up on
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// Print everything that Fanfare declares in RabbitMQ
+    #[command(args_conflicts_with_subcommands = true)]
+    Topology {
+        /// What to do instead of printing.
+        #[command(subcommand)]
+        command: Option<TopologyCommand>,
+    },
+    /// Print the effective settings, and where each comes from
+    Config,
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Measure this installation
+    #[command(hide = true)]
+    Bench(BenchArgs),
+}
+
+/// Arguments of `fanfare dev`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DevArgs {
+    /// End after the first event was published, delivered and verified
+    #[arg(long)]
+    pub exit: bool,
+    /// Where data is kept [default: a temporary directory]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub data_dir: Option<PathBuf>,
+    /// Keep what was made when the command ends
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Arguments of `fanfare serve`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeArgs {
+    /// The roles of this process, separated by commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        num_args = 1..,
+        default_values_t = [Role::Api, Role::Router, Role::Dispatcher],
+    )]
+    pub roles: Vec<Role>,
+}
+
+/// A part of the work that scales alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Accepts events and manages endpoints over HTTP
+    Api,
+    /// Finds out which endpoints an event is owed to
+    Router,
+    /// Calls the endpoints
+    Dispatcher,
+}
+
+/// Arguments of `fanfare publish`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PublishArgs {
+    /// The tenant in which it happened
+    #[arg(long)]
+    pub tenant: TenantId,
+    /// What happened, such as `reward.granted`
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: EventType,
+    /// The system in which it happened
+    #[arg(long, default_value = "fanfare-cli")]
+    pub source: String,
+    /// The id of the event; a repeat of tenant, source and id is the same event [default: a new one]
+    #[arg(long)]
+    pub id: Option<String>,
+    /// The data of the event: JSON itself, `@file`, or `-` for stdin
+    pub data: Option<DataSource>,
+}
+
+/// Where the data of an event comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataSource {
+    /// The argument itself.
+    Inline(String),
+    /// A file: `@path`.
+    File(PathBuf),
+    /// Standard input: `-`.
+    Stdin,
+}
+
+impl FromStr for DataSource {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match (text, text.strip_prefix('@')) {
+            ("-", _) => Self::Stdin,
+            (_, Some(path)) => Self::File(path.into()),
+            (_, None) => Self::Inline(text.to_owned()),
+        })
+    }
+}
+
+/// The commands of `fanfare endpoints`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum EndpointsCommand {
+    /// Register a URL
+    Add(EndpointsAddArgs),
+    /// List endpoints
+    List(EndpointsListArgs),
+    /// Show one endpoint
+    Show(OneEndpointArgs),
+    /// Remove one endpoint
+    Remove(OneEndpointArgs),
+}
+
+/// Arguments of `fanfare endpoints add`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EndpointsAddArgs {
+    /// Whose endpoint it is
+    #[arg(long)]
+    pub tenant: TenantId,
+    /// Where requests go
+    #[arg(long)]
+    pub url: TargetUrl,
+    /// The event types it wants, separated by commas: `reward.granted`, `reward.*`, `*`
+    #[arg(long, value_delimiter = ',', default_value = "*")]
+    pub types: Vec<EventTypePattern>,
+    /// How fast it may be called, such as `50/s` or `20/h` [default: unlimited]
+    #[arg(long)]
+    pub rate: Option<Rate>,
+    /// What it is for
+    #[arg(long, default_value = "")]
+    pub description: String,
+}
+
+/// Arguments of `fanfare endpoints list`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EndpointsListArgs {
+    /// Only those of this tenant
+    #[arg(long)]
+    pub tenant: Option<TenantId>,
+    /// How many at most
+    #[arg(long, default_value_t = 100)]
+    pub limit: u32,
+}
+
+/// Which endpoint is meant.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OneEndpointArgs {
+    /// Whose endpoint it is
+    #[arg(long)]
+    pub tenant: TenantId,
+    /// Its id
+    pub id: EndpointId,
+}
+
+/// Arguments of `fanfare listen`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ListenArgs {
+    /// The address to listen at
+    #[arg(long, default_value = "127.0.0.1")]
+    pub address: IpAddr,
+    /// The port to listen at; 0 for a free one
+    #[arg(long, default_value_t = 8787)]
+    pub port: u16,
+    /// The endpoint's signing secret; without it nothing is verified
+    #[arg(long, value_name = "whsec_…")]
+    pub secret: Option<SigningSecret>,
+    /// The status to answer with
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
+    pub status: u16,
+    /// How long to wait before answering, such as `2s`
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    pub delay: Duration,
+}
+
+/// The commands of `fanfare dead-letters`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DeadLettersCommand {
+    /// List dead letters
+    List {
+        /// How many at most
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+}
+
+/// The commands of `fanfare topology`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TopologyCommand {
+    /// Compare it with what exists in the broker
+    Check,
+}
+
+/// Arguments of `fanfare completions`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell to complete in
+    pub shell: Shell,
+}
+
+/// Arguments of `fanfare bench`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BenchArgs {}
+
+fn duration(text: &str) -> Result<Duration, jiff::Error> {
+    SpanParser::new().parse_unsigned_duration(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn verify_cli() {
+        Args::command().debug_assert();
+    }
+
+    fn parsed(line: &str) -> Command {
+        Args::try_parse_from(line.split(' ')).unwrap().command
+    }
+
+    #[test]
+    fn roles_are_all_unless_named() {
+        for (line, expected) in [
+            (
+                "fanfare serve",
+                vec![Role::Api, Role::Router, Role::Dispatcher],
+            ),
+            ("fanfare serve --roles router", vec![Role::Router]),
+            (
+                "fanfare serve --roles dispatcher,api",
+                vec![Role::Dispatcher, Role::Api],
+            ),
+        ] {
+            let Command::Serve(ServeArgs { roles }) = parsed(line) else {
+                panic!("{line}");
+            };
+            assert_eq!(roles, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        let Command::Listen(listen) = parsed("fanfare listen --delay 1m30s --status 500") else {
+            panic!("listen");
+        };
+        assert_eq!(listen.delay, Duration::from_secs(90));
+        assert_eq!(listen.status, 500);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "fanfare",
+            "fanfare serve --roles cook",
+            "fanfare listen --delay soon",
+            "fanfare listen --delay -2s",
+            "fanfare listen --status 99",
+            "fanfare listen --secret whsec_x",
+            "fanfare publish --tenant a.b --type x",
+            "fanfare endpoints add --tenant t --url ftp://example.com",
+            "fanfare endpoints add --tenant t --url https://example.com --rate fast",
+        ] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn data_is_inline_or_a_file_or_stdin() {
+        for (text, expected) in [
+            ("-", DataSource::Stdin),
+            ("@a/b.json", DataSource::File("a/b.json".into())),
+            (r#"{"a":1}"#, DataSource::Inline(r#"{"a":1}"#.to_owned())),
+        ] {
+            assert_eq!(text.parse(), Ok(expected));
+        }
+    }
+}

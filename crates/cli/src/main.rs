@@ -1,0 +1,21 @@
+//! Starts the program and turns its end into an exit code.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use fanfare_cli::Args;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match fanfare_cli::run(Args::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            // With stderr closed there is nobody left to tell.
+            writeln!(io::stderr(), "error: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What can go wrong with the registry.
+
+use std::{io, path::PathBuf};
+
+use crate::{EncryptionKeyFault, InvalidEndpoint, KeyId};
+
+/// A fault of the registry.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryFault {
+    /// There is no usable encryption key.
+    #[error("the registry has no usable encryption key")]
+    EncryptionKey(#[from] EncryptionKeyFault),
+    /// The database cannot be opened, at least not now.
+    #[error("opening the registry `{}`", path.display())]
+    Unavailable {
+        /// The database.
+        path: PathBuf,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database was changed by a later release, which this one would damage.
+    #[error(
+        "the registry `{}` was written by a newer release (schema {found}, this one knows {known}): \
+         upgrade, or restore a backup from before",
+        path.display()
+    )]
+    NewerSchema {
+        /// The database.
+        path: PathBuf,
+        /// The schema that was found.
+        found: i64,
+        /// The newest schema that this release knows.
+        known: i64,
+    },
+    /// The secrets cannot be read with the configured key.
+    #[error(
+        "the secrets were encrypted with another key (id {used}; the configured one has id {given})"
+    )]
+    OtherKey {
+        /// The key that encrypted.
+        used: KeyId,
+        /// The key that was configured.
+        given: KeyId,
+    },
+    /// The database refused or did not answer.
+    #[error("{doing} in the registry")]
+    Query {
+        /// What was being done, such as `reading endpoints`.
+        doing: &'static str,
+        /// What went wrong.
+        source: sqlx::Error,
+    },
+    /// Something stored cannot be understood.
+    #[error("{what} is damaged")]
+    Damaged {
+        /// What was being read.
+        what: String,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The snapshot file cannot be read or written.
+    #[error("using the snapshot file `{}`", path.display())]
+    SnapshotFile {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The endpoint to be created is not acceptable.
+    #[error("the endpoint is not acceptable")]
+    Invalid(#[from] InvalidEndpoint),
+}
+
+impl RegistryFault {
+    /// Whether the same call may succeed later without anyone changing anything here.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Query { .. } | Self::SnapshotFile { .. } => true,
+            Self::EncryptionKey(_)
+            | Self::NewerSchema { .. }
+            | Self::OtherKey { .. }
+            | Self::Damaged { .. }
+            | Self::Invalid(_) => false,
+        }
+    }
+}

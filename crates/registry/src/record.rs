@@ -1,0 +1,191 @@
+//! An endpoint as it is stored: in the database in two parts, an open one and a sealed one; in the snapshot file whole.
+//!
+//! Fields that a later release adds need a serde default, because old records outlive an upgrade.
+
+use std::time::Duration;
+
+use fanfare_model::{
+    Endpoint, EndpointId, EndpointState, EventTypePattern, HeaderField, Rate, Schedule,
+    SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
+};
+use jiff::fmt::serde::timestamp::microsecond;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    RegistryFault,
+    cipher::{CannotOpen, Cipher},
+};
+
+/// A row of the table `endpoints`.
+#[derive(sqlx::FromRow)]
+pub(crate) struct EndpointRow {
+    pub(crate) id: Vec<u8>,
+    pub(crate) tenant: String,
+    pub(crate) state: String,
+    pub(crate) settings: String,
+    pub(crate) sealed: Vec<u8>,
+    pub(crate) created_at: i64,
+    pub(crate) updated_at: i64,
+}
+
+/// A whole endpoint, secrets in clear: only ever written encrypted.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct EndpointRecord {
+    id: EndpointId,
+    tenant: TenantId,
+    state: EndpointState,
+    settings: OpenPart,
+    secret: SecretPart,
+    #[serde(with = "microsecond::required")]
+    created_at: Timestamp,
+    #[serde(with = "microsecond::required")]
+    updated_at: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OpenPart {
+    url: TargetUrl,
+    description: String,
+    event_types: Vec<EventTypePattern>,
+    rate: Option<Rate>,
+    max_in_flight: u16,
+    timeout_ms: u64,
+    schedule: Schedule,
+    success: StatusSet,
+    permanent: StatusSet,
+}
+
+/// Headers are sealed too: many carry a credential.
+#[derive(Serialize, Deserialize)]
+struct SecretPart {
+    headers: Vec<(String, String)>,
+    signing: Vec<String>,
+}
+
+impl EndpointRow {
+    /// Seals an endpoint for the database.
+    pub(crate) fn seal(endpoint: &Endpoint, cipher: &Cipher) -> Self {
+        let record = EndpointRecord::from(endpoint);
+        let secret = zeroize::Zeroizing::new(to_json(&record.secret));
+        Self {
+            id: endpoint.id.as_bytes().to_vec(),
+            tenant: endpoint.tenant.to_string(),
+            state: to_json(&record.state),
+            settings: to_json(&record.settings),
+            sealed: cipher.seal(secret.as_bytes(), endpoint.id.as_bytes()),
+            created_at: endpoint.created_at.as_microsecond(),
+            updated_at: endpoint.updated_at.as_microsecond(),
+        }
+    }
+
+    /// Reads an endpoint back. The fault names the endpoint.
+    pub(crate) fn open(&self, cipher: &Cipher) -> Result<Endpoint, RegistryFault> {
+        let id = Uuid::from_slice(&self.id).map_err(|source| RegistryFault::Damaged {
+            what: "the id of a stored endpoint".to_owned(),
+            source: source.into(),
+        })?;
+        let id = EndpointId::from_uuid(id);
+        let secret = match cipher.open(&self.sealed, id.as_bytes()) {
+            Ok(secret) => secret,
+            Err(CannotOpen::OtherKey(used)) => {
+                let given = cipher.key_id();
+                return Err(RegistryFault::OtherKey { used, given });
+            }
+            Err(damaged @ CannotOpen::Damaged) => return Err(damaged_endpoint(id, damaged.into())),
+        };
+        self.parse(id, &secret)
+            .and_then(Endpoint::try_from)
+            .map_err(|source| damaged_endpoint(id, source))
+    }
+
+    fn parse(&self, id: EndpointId, secret: &[u8]) -> Result<EndpointRecord, BoxError> {
+        Ok(EndpointRecord {
+            id,
+            tenant: self.tenant.parse()?,
+            state: serde_json::from_str(&self.state)?,
+            settings: serde_json::from_str(&self.settings)?,
+            secret: serde_json::from_slice(secret)?,
+            created_at: Timestamp::from_microsecond(self.created_at)?,
+            updated_at: Timestamp::from_microsecond(self.updated_at)?,
+        })
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn damaged_endpoint(id: EndpointId, source: BoxError) -> RegistryFault {
+    RegistryFault::Damaged {
+        what: format!("the stored endpoint {id}"),
+        source,
+    }
+}
+
+/// The stored form of a state.
+pub(crate) fn state_text(state: &EndpointState) -> String {
+    to_json(state)
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("records hold nothing that JSON cannot")
+}
+
+impl From<&Endpoint> for EndpointRecord {
+    fn from(endpoint: &Endpoint) -> Self {
+        let header = |field: &HeaderField| (field.name().to_owned(), field.value().to_owned());
+        Self {
+            id: endpoint.id,
+            tenant: endpoint.tenant.clone(),
+            state: endpoint.state.clone(),
+            settings: OpenPart {
+                url: endpoint.url.clone(),
+                description: endpoint.description.clone(),
+                event_types: endpoint.event_types.clone(),
+                rate: endpoint.rate,
+                max_in_flight: endpoint.max_in_flight,
+                timeout_ms: u64::try_from(endpoint.timeout.as_millis())
+                    .expect("a timeout is at most 30 s"),
+                schedule: endpoint.schedule.clone(),
+                success: endpoint.success.clone(),
+                permanent: endpoint.permanent.clone(),
+            },
+            secret: SecretPart {
+                headers: endpoint.headers.iter().map(header).collect(),
+                signing: endpoint.secrets.iter().map(SigningSecret::reveal).collect(),
+            },
+            created_at: endpoint.created_at,
+            updated_at: endpoint.updated_at,
+        }
+    }
+}
+
+impl TryFrom<EndpointRecord> for Endpoint {
+    type Error = BoxError;
+
+    fn try_from(record: EndpointRecord) -> Result<Self, BoxError> {
+        let headers = record.secret.headers.iter();
+        let secrets = record.secret.signing.iter();
+        Ok(Self {
+            id: record.id,
+            tenant: record.tenant,
+            url: record.settings.url,
+            description: record.settings.description,
+            event_types: record.settings.event_types,
+            state: record.state,
+            rate: record.settings.rate,
+            max_in_flight: record.settings.max_in_flight,
+            timeout: Duration::from_millis(record.settings.timeout_ms),
+            schedule: record.settings.schedule,
+            success: record.settings.success,
+            permanent: record.settings.permanent,
+            headers: headers
+                .map(|(name, value)| HeaderField::new(name, value))
+                .collect::<Result<_, _>>()?,
+            secrets: secrets
+                .map(|secret| secret.parse())
+                .collect::<Result<_, _>>()?,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+        })
+    }
+}

@@ -1,0 +1,308 @@
+//! The registry as the rest of Fanfare sees it: nouns in, nouns out, over a database that may be away.
+
+use std::sync::Arc;
+
+use fanfare_model::{Endpoint, EndpointId, EndpointState, TenantId, Timestamp};
+use serde_json::json;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use crate::{
+    ApiKey, ApiKeyId, AuditEntry, NewApiKey, NewEndpoint, RegistryFault, Settings, Snapshot,
+    api_key,
+    cipher::Cipher,
+    record::{EndpointRow, state_text},
+    sqlite::{ApiKeyRow, AuditRow, SqliteStore},
+};
+
+/// The store of endpoints and API keys. Cheap to clone.
+///
+/// Every change is one transaction: the change itself, its audit entry, and for an endpoint the next
+/// version. Two calls never wait for each other longer than a few seconds.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    cipher: Cipher,
+    store: OnceCell<SqliteStore>,
+}
+
+/// Which endpoints to list.
+#[derive(Debug, Clone)]
+pub struct EndpointPage {
+    /// Those of this tenant, or of all.
+    pub tenant: Option<TenantId>,
+    /// Those after this one.
+    pub after: Option<EndpointId>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+impl Registry {
+    /// Opens the database, brings its schema up to date and checks the key.
+    pub async fn open(settings: &Settings) -> Result<Self, RegistryFault> {
+        let registry = Self::connect(settings)?;
+        registry.store().await?;
+        Ok(registry)
+    }
+
+    /// Prepares a registry whose database is opened by the first call that succeeds in it.
+    ///
+    /// Until then every call says [`RegistryFault::Unavailable`]. `Err` means that the key is unusable.
+    pub fn connect(settings: &Settings) -> Result<Self, RegistryFault> {
+        let cipher = Cipher::new(&settings.key()?);
+        Ok(Self(Arc::new(Inner {
+            settings: settings.clone(),
+            cipher,
+            store: OnceCell::new(),
+        })))
+    }
+
+    /// Waits for the calls under way and closes the database. Later calls fail.
+    pub async fn close(&self) {
+        if let Some(store) = self.0.store.get() {
+            store.close().await;
+        }
+    }
+
+    /// Registers an endpoint, active from now on.
+    pub async fn create_endpoint(
+        &self,
+        new: NewEndpoint,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<Endpoint, RegistryFault> {
+        new.validate()?;
+        let id = EndpointId::from_uuid(new_uuid(now));
+        let endpoint = new.registered(id, stored_precision(now));
+        let detail = json!({
+            "tenant": &endpoint.tenant,
+            "url": &endpoint.url,
+            "event_types": &endpoint.event_types,
+        });
+        let audit = audit_row(now, actor, "endpoint.create", endpoint.id, &detail);
+        let row = EndpointRow::seal(&endpoint, &self.0.cipher);
+        let store = self.store().await?;
+        store
+            .insert_endpoint(&row, &audit)
+            .await
+            .map_err(failed("creating an endpoint"))?;
+        Ok(endpoint)
+    }
+
+    /// One endpoint of a tenant.
+    pub async fn endpoint(
+        &self,
+        tenant: &TenantId,
+        id: EndpointId,
+    ) -> Result<Option<Endpoint>, RegistryFault> {
+        let store = self.store().await?;
+        let row = store
+            .endpoint(tenant.as_str(), id.as_bytes())
+            .await
+            .map_err(failed("reading an endpoint"))?;
+        row.map(|row| row.open(&self.0.cipher)).transpose()
+    }
+
+    /// A page of endpoints in the order of their ids.
+    pub async fn endpoints(&self, page: &EndpointPage) -> Result<Vec<Endpoint>, RegistryFault> {
+        let tenant = page.tenant.as_ref().map(TenantId::as_str);
+        let after = page.after.as_ref().map_or(&[][..], |id| id.as_bytes());
+        let store = self.store().await?;
+        let rows = store
+            .endpoints(tenant, after, page.limit)
+            .await
+            .map_err(failed("listing endpoints"))?;
+        rows.iter().map(|row| row.open(&self.0.cipher)).collect()
+    }
+
+    /// Deletes an endpoint. `Ok(false)` means that the tenant has none with this id.
+    pub async fn delete_endpoint(
+        &self,
+        tenant: &TenantId,
+        id: EndpointId,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<bool, RegistryFault> {
+        let detail = json!({ "tenant": tenant });
+        let audit = audit_row(now, actor, "endpoint.delete", id, &detail);
+        let store = self.store().await?;
+        store
+            .delete_endpoint(tenant.as_str(), id.as_bytes(), &audit)
+            .await
+            .map_err(failed("deleting an endpoint"))
+    }
+
+    /// Pauses, resumes, disables or enables an endpoint. `Ok(None)` means that the tenant has none with this id.
+    pub async fn set_state(
+        &self,
+        tenant: &TenantId,
+        id: EndpointId,
+        state: EndpointState,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<Option<Endpoint>, RegistryFault> {
+        let detail = json!({ "tenant": tenant, "state": &state });
+        let audit = audit_row(now, actor, "endpoint.set_state", id, &detail);
+        let store = self.store().await?;
+        let row = store
+            .set_state(tenant.as_str(), id.as_bytes(), &state_text(&state), &audit)
+            .await
+            .map_err(failed("changing the state of an endpoint"))?;
+        row.map(|row| row.open(&self.0.cipher)).transpose()
+    }
+
+    /// The version: it grows with every change of an endpoint.
+    pub async fn version(&self) -> Result<u64, RegistryFault> {
+        let store = self.store().await?;
+        store.version().await.map_err(failed("reading the version"))
+    }
+
+    /// The version and all endpoints of exactly that version.
+    pub async fn load(&self) -> Result<Snapshot, RegistryFault> {
+        let store = self.store().await?;
+        let (version, rows) = store.load().await.map_err(failed("reading endpoints"))?;
+        let cipher = self.0.cipher.clone();
+        // Decrypting many endpoints takes long enough to hold up whatever else this thread would do.
+        tokio::task::spawn_blocking(move || {
+            let endpoints = rows.iter().map(|row| row.open(&cipher));
+            Ok(Snapshot::new(version, endpoints.collect::<Result<_, _>>()?))
+        })
+        .await
+        .expect("reading rows does not panic")
+    }
+
+    /// Makes a new API key. This is the only time that it is shown.
+    pub async fn create_api_key(
+        &self,
+        name: &str,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<NewApiKey, RegistryFault> {
+        let id = ApiKeyId(new_uuid(now));
+        let key = api_key::generate();
+        let row = ApiKeyRow {
+            id: id.0.into_bytes().to_vec(),
+            name: name.to_owned(),
+            hash: api_key::digest(key.expose()),
+            created_at: now.as_microsecond(),
+        };
+        let audit = audit_row(now, actor, "api_key.create", id, &json!({ "name": name }));
+        let store = self.store().await?;
+        store
+            .insert_api_key(&row, &audit)
+            .await
+            .map_err(failed("creating an API key"))?;
+        Ok(NewApiKey { id, key })
+    }
+
+    /// Whether any API key was ever made.
+    pub async fn api_keys_exist(&self) -> Result<bool, RegistryFault> {
+        let store = self.store().await?;
+        store
+            .api_keys_exist()
+            .await
+            .map_err(failed("looking for API keys"))
+    }
+
+    /// Whose key this is; `None` when it is nobody's.
+    pub async fn verify_api_key(&self, presented: &str) -> Result<Option<ApiKey>, RegistryFault> {
+        let store = self.store().await?;
+        let row = store
+            .api_key(&api_key::digest(presented))
+            .await
+            .map_err(failed("looking for an API key"))?;
+        row.map(|row| {
+            let id = Uuid::from_slice(&row.id).map_err(damaged("the id of an API key"))?;
+            Ok(ApiKey {
+                id: ApiKeyId(id),
+                name: row.name,
+            })
+        })
+        .transpose()
+    }
+
+    /// The latest changes, newest first.
+    pub async fn audit(&self, limit: u32) -> Result<Vec<AuditEntry>, RegistryFault> {
+        let store = self.store().await?;
+        let rows = store
+            .audit(limit)
+            .await
+            .map_err(failed("reading the audit log"))?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(AuditEntry {
+                    at: Timestamp::from_microsecond(row.at)
+                        .map_err(damaged("the time of an audit entry"))?,
+                    actor: row.actor,
+                    action: row.action,
+                    subject: row.subject,
+                    detail: serde_json::from_str(&row.detail)
+                        .map_err(damaged("the detail of an audit entry"))?,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(crate) fn cipher(&self) -> &Cipher {
+        &self.0.cipher
+    }
+
+    async fn store(&self) -> Result<&SqliteStore, RegistryFault> {
+        let Inner {
+            settings,
+            cipher,
+            store,
+        } = &*self.0;
+        store
+            .get_or_try_init(|| SqliteStore::open(&settings.database, cipher.key_id()))
+            .await
+    }
+}
+
+/// A UUID of version 7, so that ids sort by age.
+fn new_uuid(now: Timestamp) -> Uuid {
+    let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(milliseconds, &rand::random()).into_uuid()
+}
+
+/// What is handed back equals what will be read: microseconds.
+fn stored_precision(now: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(now.as_microsecond())
+        .expect("a timestamp without its nanoseconds is a timestamp")
+}
+
+fn audit_row(
+    now: Timestamp,
+    actor: &str,
+    action: &str,
+    subject: impl ToString,
+    detail: &serde_json::Value,
+) -> AuditRow {
+    AuditRow {
+        at: now.as_microsecond(),
+        actor: actor.to_owned(),
+        action: action.to_owned(),
+        subject: subject.to_string(),
+        detail: detail.to_string(),
+    }
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> RegistryFault {
+    move |source| RegistryFault::Query { doing, source }
+}
+
+fn damaged<E: std::error::Error + Send + Sync + 'static>(
+    what: &str,
+) -> impl FnOnce(E) -> RegistryFault {
+    let what = what.to_owned();
+    move |source| RegistryFault::Damaged {
+        what,
+        source: source.into(),
+    }
+}

@@ -1,0 +1,282 @@
+//! What every store of the registry must do, as functions over [`Registry`].
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
+use std::{collections::HashSet, time::Duration};
+
+use fanfare_model::{
+    DisabledReason, Endpoint, EndpointId, EndpointState, HeaderField, Schedule, SigningSecret,
+    TenantId, Timestamp,
+};
+use fanfare_registry::{EndpointPage, NewEndpoint, Registry, RegistryFault};
+use uuid::Uuid;
+
+/// Runs each named check against a fresh registry of each kind.
+macro_rules! conformance {
+    ($($check:ident),* $(,)?) => {
+        mod sqlite {
+            use fanfare_model::Secret;
+            use fanfare_registry::{Registry, Settings};
+
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    let folder = tempfile::tempdir().unwrap();
+                    let settings = Settings {
+                        database: folder.path().join("fanfare.db"),
+                        encryption_key: Some(Secret::new("a".repeat(64))),
+                        ..Settings::default()
+                    };
+                    let registry = Registry::open(&settings).await.unwrap();
+                    super::$check(&registry).await;
+                    registry.close().await;
+                }
+            )*
+        }
+    };
+}
+
+conformance![
+    an_endpoint_reads_back_as_it_was_created,
+    a_secret_is_generated_when_none_is_given,
+    an_unacceptable_endpoint_is_refused_and_changes_nothing,
+    pages_follow_each_other_by_id,
+    a_tenant_sees_and_changes_only_its_own,
+    a_state_is_kept_until_the_next,
+    every_change_of_an_endpoint_is_a_new_version,
+    a_load_holds_every_endpoint_at_its_version,
+    every_change_leaves_an_audit_entry,
+    an_api_key_is_known_by_itself_alone,
+    changes_at_once_are_all_kept,
+];
+
+fn now() -> Timestamp {
+    "2026-11-23T15:04:05.123456789Z".parse().unwrap()
+}
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+fn new(tenant_name: &str) -> NewEndpoint {
+    NewEndpoint::new(
+        tenant(tenant_name),
+        "https://example.com/hooks?a=b".parse().unwrap(),
+        vec!["reward.*".parse().unwrap()],
+    )
+}
+
+async fn create(registry: &Registry, tenant_name: &str) -> Endpoint {
+    registry
+        .create_endpoint(new(tenant_name), "tester", now())
+        .await
+        .unwrap()
+}
+
+async fn an_endpoint_reads_back_as_it_was_created(registry: &Registry) {
+    let full = NewEndpoint {
+        description: "Ünïcode".to_owned(),
+        rate: Some("50/s burst 10".parse().unwrap()),
+        max_in_flight: 3,
+        timeout: Duration::from_millis(1500),
+        schedule: Schedule::from_seconds(vec![0, 7]).unwrap(),
+        success: "200".parse().unwrap(),
+        permanent: "400,404".parse().unwrap(),
+        headers: vec![HeaderField::new("authorization", "Bearer x").unwrap()],
+        secrets: vec![SigningSecret::generate(), SigningSecret::generate()],
+        ..new("t")
+    };
+    let created = registry
+        .create_endpoint(full.clone(), "tester", now())
+        .await
+        .unwrap();
+    assert_eq!(created, full.registered(created.id, created.created_at));
+    let skew = now().duration_since(created.created_at);
+    assert!(skew.unsigned_abs() < Duration::from_micros(1));
+
+    let read = registry.endpoint(&tenant("t"), created.id).await.unwrap();
+    assert_eq!(read, Some(created));
+}
+
+async fn a_secret_is_generated_when_none_is_given(registry: &Registry) {
+    let (one, other) = (create(registry, "t").await, create(registry, "t").await);
+    assert_eq!((one.secrets.len(), other.secrets.len()), (1, 1));
+    assert_ne!(one.secrets, other.secrets);
+}
+
+async fn an_unacceptable_endpoint_is_refused_and_changes_nothing(registry: &Registry) {
+    let mut bad = new("t");
+    bad.max_in_flight = 0;
+    let fault = registry
+        .create_endpoint(bad, "tester", now())
+        .await
+        .unwrap_err();
+    assert!(matches!(fault, RegistryFault::Invalid(_)), "{fault:?}");
+    assert_eq!(registry.version().await.unwrap(), 0);
+    assert_eq!(registry.audit(10).await.unwrap(), []);
+}
+
+async fn pages_follow_each_other_by_id(registry: &Registry) {
+    let mut created = HashSet::new();
+    for n in 0..7 {
+        created.insert(create(registry, ["t", "u"][n % 2]).await.id);
+    }
+    for (tenant_name, expected) in [(None, 7), (Some("t"), 4), (Some("u"), 3), (Some("v"), 0)] {
+        let mut seen: Vec<EndpointId> = Vec::new();
+        loop {
+            let page = EndpointPage {
+                tenant: tenant_name.map(tenant),
+                after: seen.last().copied(),
+                limit: 2,
+            };
+            let endpoints = registry.endpoints(&page).await.unwrap();
+            assert!(endpoints.len() <= 2);
+            if endpoints.is_empty() {
+                break;
+            }
+            seen.extend(endpoints.iter().map(|endpoint| endpoint.id));
+        }
+        assert_eq!(seen.len(), expected, "{tenant_name:?}");
+        assert!(seen.is_sorted());
+        assert!(seen.iter().all(|id| created.contains(id)));
+    }
+}
+
+async fn a_tenant_sees_and_changes_only_its_own(registry: &Registry) {
+    let (mine, other) = (create(registry, "t").await, tenant("u"));
+    let unknown = EndpointId::from_uuid(Uuid::from_u128(1));
+    for (tenant, id) in [(&other, mine.id), (&mine.tenant, unknown)] {
+        assert_eq!(registry.endpoint(tenant, id).await.unwrap(), None);
+        let changed = registry.set_state(tenant, id, EndpointState::Paused, "tester", now());
+        assert_eq!(changed.await.unwrap(), None);
+        let deleted = registry.delete_endpoint(tenant, id, "tester", now());
+        assert!(!deleted.await.unwrap());
+    }
+    assert_eq!(registry.version().await.unwrap(), 1);
+    assert_eq!(registry.audit(10).await.unwrap().len(), 1);
+
+    let deleted = registry.delete_endpoint(&mine.tenant, mine.id, "tester", now());
+    assert!(deleted.await.unwrap());
+    let read = registry.endpoint(&mine.tenant, mine.id).await.unwrap();
+    assert_eq!(read, None);
+}
+
+async fn a_state_is_kept_until_the_next(registry: &Registry) {
+    let endpoint = create(registry, "t").await;
+    let later = now() + Duration::from_secs(60);
+    let disabled = EndpointState::Disabled {
+        reason: DisabledReason::Gone,
+        since: now(),
+    };
+    for state in [EndpointState::Paused, disabled, EndpointState::Active] {
+        let changed = registry
+            .set_state(
+                &endpoint.tenant,
+                endpoint.id,
+                state.clone(),
+                "tester",
+                later,
+            )
+            .await
+            .unwrap()
+            .unwrap();
+        let expected = Endpoint {
+            state,
+            updated_at: endpoint.updated_at + Duration::from_secs(60),
+            ..endpoint.clone()
+        };
+        assert_eq!(changed, expected);
+        let read = registry
+            .endpoint(&endpoint.tenant, endpoint.id)
+            .await
+            .unwrap();
+        assert_eq!(read, Some(expected));
+    }
+}
+
+async fn every_change_of_an_endpoint_is_a_new_version(registry: &Registry) {
+    assert_eq!(registry.version().await.unwrap(), 0);
+    let Endpoint { tenant, id, .. } = create(registry, "t").await;
+    assert_eq!(registry.version().await.unwrap(), 1);
+    let changed = registry.set_state(&tenant, id, EndpointState::Paused, "tester", now());
+    changed.await.unwrap();
+    assert_eq!(registry.version().await.unwrap(), 2);
+    let deleted = registry.delete_endpoint(&tenant, id, "tester", now());
+    deleted.await.unwrap();
+    assert_eq!(registry.version().await.unwrap(), 3);
+    let key = registry.create_api_key("ci", "tester", now());
+    key.await.unwrap();
+    assert_eq!(registry.version().await.unwrap(), 3);
+}
+
+async fn a_load_holds_every_endpoint_at_its_version(registry: &Registry) {
+    let empty = registry.load().await.unwrap();
+    assert_eq!((empty.version(), empty.len()), (0, 0));
+    let (one, other) = (create(registry, "t").await, create(registry, "u").await);
+    let snapshot = registry.load().await.unwrap();
+    assert_eq!((snapshot.version(), snapshot.len()), (2, 2));
+    for endpoint in [&one, &other] {
+        assert_eq!(&**snapshot.endpoint(endpoint.id).unwrap(), endpoint);
+    }
+}
+
+async fn every_change_leaves_an_audit_entry(registry: &Registry) {
+    let endpoint = create(registry, "t").await;
+    let Endpoint { tenant, id, .. } = &endpoint;
+    let changed = registry.set_state(tenant, *id, EndpointState::Paused, "anna", now());
+    changed.await.unwrap();
+    let deleted = registry.delete_endpoint(tenant, *id, "ben", now());
+    deleted.await.unwrap();
+    let key = registry.create_api_key("ci", "cara", now()).await.unwrap();
+
+    let (subject, key_subject) = (id.to_string(), key.id.to_string());
+    let entries = registry.audit(10).await.unwrap();
+    let told: Vec<_> = entries
+        .iter()
+        .map(|entry| (&*entry.actor, &*entry.action, &*entry.subject))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("cara", "api_key.create", &*key_subject),
+            ("ben", "endpoint.delete", &*subject),
+            ("anna", "endpoint.set_state", &*subject),
+            ("tester", "endpoint.create", &*subject),
+        ]
+    );
+    assert_eq!(entries[0].at, endpoint.created_at);
+    assert_eq!(entries[2].detail["state"]["state"], "paused");
+    assert_eq!(entries[3].detail["tenant"], "t");
+    assert_eq!(registry.audit(1).await.unwrap(), entries[..1]);
+}
+
+async fn an_api_key_is_known_by_itself_alone(registry: &Registry) {
+    assert!(!registry.api_keys_exist().await.unwrap());
+    let made = registry
+        .create_api_key("ci", "tester", now())
+        .await
+        .unwrap();
+    assert!(registry.api_keys_exist().await.unwrap());
+    assert!(made.key.expose().starts_with("ffk_"));
+
+    let known = registry.verify_api_key(made.key.expose()).await.unwrap();
+    let known = known.expect("the key was just made");
+    assert_eq!((known.id, &*known.name), (made.id, "ci"));
+    for unknown in ["", "ffk_", "' OR 1=1 --", &made.key.expose()[1..]] {
+        assert_eq!(registry.verify_api_key(unknown).await.unwrap(), None);
+    }
+}
+
+async fn changes_at_once_are_all_kept(registry: &Registry) {
+    let mut creating = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let registry = registry.clone();
+        creating.spawn(async move { create(&registry, "t").await });
+    }
+    creating.join_all().await;
+    let snapshot = registry.load().await.unwrap();
+    assert_eq!((snapshot.version(), snapshot.len()), (20, 20));
+}

@@ -1,0 +1,214 @@
+//! A receiver of notifications that records every request and behaves as it is told.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri},
+    response::{IntoResponse as _, Response},
+};
+use fanfare_model::{SigningSecret, Timestamp, verify_standard};
+use tokio::{net::TcpListener, task::AbortHandle, time::Instant};
+
+use crate::{eventually, wall_clock};
+
+/// How the receiver answers requests to one path.
+#[derive(Debug, Clone)]
+pub struct Behaviour {
+    /// The status it answers.
+    pub status: u16,
+    /// How long it takes to answer.
+    pub delay: Duration,
+    /// Headers of the answer.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self::status(200)
+    }
+}
+
+impl Behaviour {
+    /// Answers this status at once.
+    pub fn status(status: u16) -> Self {
+        Self {
+            status,
+            delay: Duration::ZERO,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Answers 200 after this time.
+    pub fn slow(delay: Duration) -> Self {
+        Self {
+            delay,
+            ..Self::status(200)
+        }
+    }
+}
+
+/// One request as it was received.
+#[derive(Debug, Clone)]
+pub struct ReceivedRequest {
+    /// The path, by which tests tell endpoints apart.
+    pub path: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// When it arrived, by the wall clock.
+    pub at: Timestamp,
+    /// When it arrived, by a clock that never jumps.
+    pub instant: Instant,
+}
+
+impl ReceivedRequest {
+    /// A header as text; empty when it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// The `webhook-id`.
+    pub fn id(&self) -> &str {
+        self.header("webhook-id")
+    }
+
+    /// Panics unless the Standard Webhooks signature fits.
+    pub fn assert_signed_by(&self, secret: &SigningSecret) {
+        let headers = (
+            self.id(),
+            self.header("webhook-timestamp"),
+            self.header("webhook-signature"),
+        );
+        let tolerance = Duration::from_secs(300);
+        let verdict = verify_standard(secret, headers, &self.body, self.at, tolerance);
+        assert_eq!(verdict, Ok(()), "the signature of {}", self.id());
+    }
+}
+
+/// A receiver on a port of its own.
+pub struct Receiver {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    serving: AbortHandle,
+}
+
+#[derive(Default)]
+struct Shared {
+    requests: Mutex<Vec<ReceivedRequest>>,
+    behaviours: Mutex<HashMap<String, Behaviour>>,
+}
+
+impl Receiver {
+    /// Starts listening on loopback.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let address = listener
+            .local_addr()
+            .expect("a bound listener has an address");
+        let shared = Arc::new(Shared::default());
+        let app = Router::new()
+            .fallback(receive)
+            .with_state(Arc::clone(&shared));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the receiver ends with its handle"
+        )]
+        let serving = tokio::spawn(async move {
+            axum::serve(listener, app)
+                .await
+                .expect("serving does not fail");
+        });
+        Self {
+            address,
+            shared,
+            serving: serving.abort_handle(),
+        }
+    }
+
+    /// The URL of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// From now on, requests to this path are answered so.
+    pub fn behave(&self, path: &str, behaviour: Behaviour) {
+        let mut behaviours = self.shared.behaviours.lock().expect("no holder panics");
+        behaviours.insert(path.to_owned(), behaviour);
+    }
+
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.shared
+            .requests
+            .lock()
+            .expect("no holder panics")
+            .clone()
+    }
+
+    /// How many requests there were so far.
+    pub fn count(&self) -> usize {
+        self.shared.requests.lock().expect("no holder panics").len()
+    }
+
+    /// Waits until there were at least this many requests, and returns them.
+    pub async fn expect_requests(&self, at_least: usize, within: Duration) -> Vec<ReceivedRequest> {
+        let what = format!("{at_least} requests at the receiver");
+        eventually(within, &what, async || {
+            (self.count() >= at_least).then(|| self.requests())
+        })
+        .await
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn receive(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let path = uri.path().to_owned();
+    let behaviour = {
+        let behaviours = shared.behaviours.lock().expect("no holder panics");
+        behaviours.get(&path).cloned().unwrap_or_default()
+    };
+    let request = ReceivedRequest {
+        path,
+        headers,
+        body,
+        at: wall_clock().now(),
+        instant: Instant::now(),
+    };
+    shared
+        .requests
+        .lock()
+        .expect("no holder panics")
+        .push(request);
+    tokio::time::sleep(behaviour.delay).await;
+    let status = StatusCode::from_u16(behaviour.status).expect("tests name real statuses");
+    let mut response = status.into_response();
+    for (name, value) in behaviour.headers {
+        let value = value.parse().expect("tests name valid header values");
+        response.headers_mut().insert(name, value);
+    }
+    response
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+#
+# Measures Fanfare on a private RabbitMQ node of each version, one after the other so that they do
+# not share the cores. Arguments are passed on to `fanfare bench`.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly NODE_SH=$PWD/deploy/rabbitmq/node.sh
+readonly NODES=$PWD/target/bench-nodes
+
+stop_nodes() {
+    "$NODE_SH" stop "$NODES/4.3" || true
+    "$NODE_SH" stop "$NODES/3.10" || true
+}
+
+deploy/prerequisites.sh
+cargo build --release --locked -p fanfare-cli
+
+trap stop_nodes EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+for version in 4.3 3.10; do
+    "$NODE_SH" stop "$NODES/$version"
+    rm -rf "${NODES:?}/$version"
+    url=$("$NODE_SH" start "$NODES/$version" --version "$version")
+    echo "RabbitMQ $version"
+    cargo run --release --locked --quiet -p fanfare-cli -- bench --amqp "$url" "$@"
+    "$NODE_SH" stop "$NODES/$version"
+done
