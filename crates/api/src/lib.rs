@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The HTTP API: takes events in, and administers endpoints.
+//!
+//! Everything under `/v1` asks for an API key, but for the description of the API itself. Errors are
+//! problem details (RFC 9457) with a stable `code`.
+//!
+//! A publish is answered once RabbitMQ has stored the event; routing and delivering it is others' work.
+//! Publishing survives an outage of the store for as long as a key was verified shortly before.
+
+mod settings;
+
+mod run;
+
+mod endpoints;
+mod events;
+mod health;
+mod openapi;
+
+mod announce;
+mod auth;
+mod extract;
+
+mod error;
+mod problem;
+
+pub use announce::Announcer;
+pub use error::ApiFault;
+pub use health::Health;
+pub use run::{Api, run};
+pub use settings::Settings;

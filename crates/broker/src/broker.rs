@@ -10,7 +10,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString},
     uri::AMQPUri,
 };
-use tokio::time;
+use tokio::{sync::mpsc, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -42,39 +42,56 @@ pub struct Broker {
 impl Broker {
     /// Connects, declares the topology and keeps both connections up from then on.
     ///
-    /// Fails when nothing answers `within` that time; after that, a lost broker is waited for. `name`
-    /// is what RabbitMQ's management pages show.
+    /// Fails when nothing answers `within` that time, and at once when waiting cannot help: a queue has
+    /// other arguments, the password is wrong, the virtual host does not exist. Once it has succeeded,
+    /// a lost broker is waited for. `name` is what RabbitMQ's management pages show.
     pub async fn connect(
         settings: &Settings,
         name: &str,
         within: Duration,
     ) -> Result<Self, BrokerFault> {
-        let broker = Self::start(settings, name)?;
-        match time::timeout(within, broker.wait_until_connected()).await {
-            Ok(()) => Ok(broker),
-            Err(_) => {
-                broker.close().await;
-                Err(BrokerFault::NotConnected(within))
+        let (broker, mut faults) = Self::begin(settings, name)?;
+        let hopeless = async {
+            while let Some(fault) = faults.recv().await {
+                if !fault.is_transient() {
+                    return fault;
+                }
             }
-        }
+            BrokerFault::Closed
+        };
+        let fault = tokio::select! {
+            () = broker.wait_until_connected() => return Ok(broker),
+            fault = hopeless => fault,
+            () = time::sleep(within) => BrokerFault::NotConnected(within),
+        };
+        broker.close().await;
+        Err(fault)
     }
 
     /// Starts connecting and returns at once: publishes and inboxes wait until RabbitMQ is there.
     pub fn start(settings: &Settings, name: &str) -> Result<Self, BrokerFault> {
+        Ok(Self::begin(settings, name)?.0)
+    }
+
+    fn begin(
+        settings: &Settings,
+        name: &str,
+    ) -> Result<(Self, mpsc::Receiver<BrokerFault>), BrokerFault> {
         let uri: AMQPUri = settings.url.expose().parse().map_err(BrokerFault::Url)?;
         let topology = Arc::new(Topology::new(settings));
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let (faults, failed) = mpsc::channel(1);
         let link = |what: &str, topology| {
             let purpose = Purpose {
                 name: format!("{name} ({what})"),
                 uri: uri.clone(),
                 topology,
             };
-            let (link, supervisor) = supervised(purpose, closing.clone());
+            let (link, supervisor) = supervised(purpose, faults.clone(), closing.clone());
             tasks.spawn(supervisor);
             link
         };
-        Ok(Self {
+        let broker = Self {
             publish_link: link("publishes", Some(Arc::clone(&topology))),
             consume_link: link("consumes", None),
             topology,
@@ -82,7 +99,8 @@ impl Broker {
             closing_publishers: CancellationToken::new(),
             tasks,
             closing,
-        })
+        };
+        Ok((broker, failed))
     }
 
     /// Connects once, without declaring anything, and says at once when it cannot.

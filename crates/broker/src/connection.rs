@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use lapin::{Connection, ConnectionProperties, Event, uri::AMQPUri};
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -58,21 +61,29 @@ pub(crate) struct Purpose {
 }
 
 /// Makes a handle and the future that supervises its connection until `closing`.
+///
+/// Tells `faults` why a try failed, as far as there is room: the log has them all.
 pub(crate) fn supervised(
     purpose: Purpose,
+    faults: mpsc::Sender<BrokerFault>,
     closing: CancellationToken,
 ) -> (Link, impl Future<Output = ()> + Send) {
     let (announce, sessions) = watch::channel(None);
-    (Link { sessions }, supervise(purpose, announce, closing))
+    let supervisor = supervise(purpose, announce, faults, closing);
+    (Link { sessions }, supervisor)
 }
 
 async fn supervise(
     purpose: Purpose,
     announce: watch::Sender<Option<Session>>,
+    faults: mpsc::Sender<BrokerFault>,
     closing: CancellationToken,
 ) {
     let mut epoch = 0;
-    while let Some(connection) = closing.run_until_cancelled(connect(&purpose)).await {
+    while let Some(connection) = closing
+        .run_until_cancelled(connect(&purpose, &faults))
+        .await
+    {
         epoch += 1;
         let (set_blocked, blocked) = watch::channel(false);
         let session = Session {
@@ -102,7 +113,7 @@ async fn close(session: &Session) {
 }
 
 /// Connects and declares, with jittered growing pauses, until both succeed.
-async fn connect(purpose: &Purpose) -> Connection {
+async fn connect(purpose: &Purpose, faults: &mpsc::Sender<BrokerFault>) -> Connection {
     let mut backoff = FIRST_BACKOFF;
     loop {
         match time::timeout(CONNECT_TIMEOUT, try_connect(purpose)).await {
@@ -110,6 +121,8 @@ async fn connect(purpose: &Purpose) -> Connection {
             Ok(Err(fault)) => {
                 let cause = std::error::Error::source(&fault).map(ToString::to_string);
                 warn!(connection = %purpose.name, %fault, cause, "cannot connect to RabbitMQ");
+                // Nobody listens any more once the first connection stands.
+                drop(faults.try_send(fault));
             }
             Err(_) => warn!(connection = %purpose.name, "RabbitMQ does not answer"),
         }

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use lapin::{
+    ErrorKind,
+    protocol::{AMQPErrorKind, AMQPHardError},
+};
+
 /// Why something could not be done with the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerFault {
@@ -42,9 +47,25 @@ impl BrokerFault {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NotConnected(_) => true,
-            Self::Operation { source, .. } => !source.is_amqp_error(),
+            Self::Operation { source, .. } => is_transient(source),
             Self::Url(_) | Self::Differs { .. } | Self::Closed => false,
         }
+    }
+}
+
+/// The broker's refusals last, except when it is the broker that is in trouble.
+fn is_transient(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Hard(kind) => matches!(
+                kind,
+                AMQPHardError::CONNECTIONFORCED
+                    | AMQPHardError::RESOURCEERROR
+                    | AMQPHardError::INTERNALERROR
+            ),
+            AMQPErrorKind::Soft(_) => false,
+        },
+        _ => true,
     }
 }
 

@@ -303,6 +303,11 @@ impl Feed {
         let back_tags = tags(&back);
         let acks = self.window.settle(&tags(&acks), &back_tags);
 
+        // First what goes back, because an acknowledgement of a run covers every tag in it that the
+        // broker still counts as out.
+        for verdict in back {
+            self.hand_back(&verdict).await?;
+        }
         if let Some(tag) = acks.up_to {
             let options = BasicAckOptions { multiple: true };
             self.channel.basic_ack(tag, options).await?;
@@ -310,14 +315,7 @@ impl Feed {
         // Polled together, so that they leave in one write.
         let single = acks.single.iter();
         let single = single.map(|tag| self.channel.basic_ack(*tag, BasicAckOptions::default()));
-        join_all(single)
-            .await
-            .into_iter()
-            .collect::<lapin::Result<()>>()?;
-        for verdict in back {
-            self.hand_back(&verdict).await?;
-        }
-        Ok(())
+        join_all(single).await.into_iter().collect()
     }
 
     async fn hand_back(&self, verdict: &Verdict) -> lapin::Result<()> {

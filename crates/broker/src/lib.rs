@@ -1,6 +1,6 @@
 //! RabbitMQ as Fanfare uses it: the only crate that speaks AMQP.
 //!
-//! - [`Topology`] lists every exchange, queue and binding; [`Broker::declare_topology`] makes it so.
+//! - [`Topology`] lists every exchange, queue and binding; [`Broker::connect`] makes it so.
 //! - [`Publisher`] returns from a publish when the broker has the message; it reconnects and publishes
 //!   again what was unconfirmed.
 //! - [`Inbox`] hands out messages; each is acknowledged when its consequences are confirmed.
@@ -11,11 +11,13 @@
 
 mod broker;
 mod check;
+mod confirmed;
 mod connection;
 mod convert;
 mod delay;
 mod error;
 mod inbox;
+mod patience;
 mod publisher;
 mod settings;
 mod settlement;

@@ -5,7 +5,7 @@
 //! next one: the broker may then hold a message twice, never not at all.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -15,7 +15,11 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_wire::Envelope;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt as _,
+    future::{self, Either},
+    stream::FuturesUnordered,
+};
 use lapin::{
     BasicProperties, Channel, Confirmation,
     message::BasicReturnMessage,
@@ -31,6 +35,7 @@ use tracing::{error, warn};
 
 use crate::{
     Address, PublishFault,
+    confirmed::{Confirmed, Fate, Identity},
     connection::{Link, Session},
     convert::{short, to_properties},
 };
@@ -154,6 +159,12 @@ struct Pump {
     closing: CancellationToken,
 }
 
+enum Progress {
+    Confirmed(u64, lapin::Result<Confirmation>),
+    /// Everything that was complete when the fence was set came before it.
+    Fence,
+}
+
 enum Ended {
     Finished,
     ConnectionLost,
@@ -187,14 +198,12 @@ impl Pump {
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
         let mut blocked = session.blocked.clone();
-        let mut returns = Returns::default();
+        let mut confirmed = Confirmed::default();
         let mut confirms = FuturesUnordered::new();
+        let publish =
+            |number, outgoing| Either::Left(publish_one(channel.clone(), number, outgoing));
         for (number, job) in &self.unconfirmed {
-            confirms.push(publish_one(
-                channel.clone(),
-                *number,
-                Arc::clone(&job.outgoing),
-            ));
+            confirms.push(publish(*number, Arc::clone(&job.outgoing)));
         }
         let again = u64::try_from(confirms.len()).unwrap_or(u64::MAX);
         self.status
@@ -211,18 +220,29 @@ impl Pump {
             if confirms.is_empty() && self.accepted.is_closed() && self.accepted.is_empty() {
                 return Ok(Ended::Finished);
             }
-            let has_room = self.unconfirmed.len() < self.max_unconfirmed && !is_blocked;
+            let has_room = self.unconfirmed.len() < self.max_unconfirmed
+                && !is_blocked
+                && !confirmed.is_in_doubt();
             // Biased, so that confirms, which make room, come before new work.
             tokio::select! { biased;
-                Some((number, result)) = confirms.next() => {
-                    last_sign = Instant::now();
-                    match result {
-                        Ok(confirmation) => {
-                            if let Some(outgoing) = self.settle(number, confirmation, &mut returns) {
-                                confirms.push(publish_one(channel.clone(), number, outgoing));
-                            }
+                Some(progress) = confirms.next() => {
+                    match progress {
+                        Progress::Confirmed(number, Ok(confirmation)) => {
+                            last_sign = Instant::now();
+                            let acked = confirmation.is_ack();
+                            let carried = confirmation.take_message();
+                            confirmed.note(number, acked, carried.as_ref().map(returned_identity));
                         }
-                        Err(_) => return Ok(Ended::ConnectionLost),
+                        Progress::Confirmed(_, Err(error)) => {
+                            warn!(%error, "publishes were interrupted; they are made again");
+                            return Ok(Ended::ConnectionLost);
+                        }
+                        Progress::Fence => confirmed.fence_passed(),
+                    }
+                    self.answer(&mut confirmed);
+                    if confirmed.wants_fence() {
+                        // Futures that are ready come out in the order in which they became ready.
+                        confirms.push(Either::Right(future::ready(Progress::Fence)));
                     }
                 }
                 Some(job) = self.accepted.recv(), if has_room => {
@@ -230,7 +250,7 @@ impl Pump {
                         last_sign = Instant::now();
                     }
                     for (number, outgoing) in self.take_in(job) {
-                        confirms.push(publish_one(channel.clone(), number, outgoing));
+                        confirms.push(publish(number, outgoing));
                     }
                 }
                 _ = blocked.changed() => last_sign = Instant::now(),
@@ -259,97 +279,66 @@ impl Pump {
         taken
     }
 
-    /// Answers the caller of one publish, or returns the message if it has to be published again.
-    fn settle(
-        &mut self,
-        number: u64,
-        confirmation: Confirmation,
-        returns: &mut Returns,
-    ) -> Option<Arc<Outgoing>> {
-        let acked = confirmation.is_ack();
-        let own_id = self.unconfirmed.get(&number).and_then(|job| job.id());
-        let carried = confirmation.take_message();
-        let carries_anothers = carried.as_ref().is_some_and(|c| returned_id(c) != own_id);
-        if let Some(carried) = &carried {
-            returns.note(carried);
-        }
-        let returned = own_id.is_some_and(|id| returns.take(&id));
-        if !returned && carries_anothers && acked {
-            // It may be that this message came back too and that its return sits on a later confirm.
-            return self
-                .unconfirmed
-                .get(&number)
-                .map(|job| Arc::clone(&job.outgoing));
-        }
-        let job = self.unconfirmed.remove(&number)?;
-        let result = if returned {
+    /// Answers the callers of all publishes that can be decided about.
+    fn answer(&mut self, confirmed: &mut Confirmed) {
+        let outstanding = self.unconfirmed.len() - confirmed.len();
+        let identity = |number| self.unconfirmed.get(&number).map(Job::identity);
+        for (number, fate) in confirmed.decide(outstanding, identity) {
+            let Some(job) = self.unconfirmed.remove(&number) else {
+                continue;
+            };
             let (exchange, routing_key) = (&job.outgoing.exchange, &job.outgoing.routing_key);
-            error!(%exchange, %routing_key, "no queue takes the message: the topology has a hole");
-            Err(PublishFault::Unroutable {
-                exchange: exchange.to_string(),
-                routing_key: routing_key.to_string(),
-            })
-        } else if acked {
-            Ok(())
-        } else {
-            Err(PublishFault::Refused)
-        };
-        // A caller that gave up waiting does not want the answer.
-        drop(job.answer.send(result));
-        None
+            let result = match fate {
+                Fate::Stored => Ok(()),
+                Fate::Refused => Err(PublishFault::Refused),
+                Fate::Returned => {
+                    error!(%exchange, %routing_key, "no queue takes the message: the topology has a hole");
+                    Err(PublishFault::Unroutable {
+                        exchange: exchange.to_string(),
+                        routing_key: routing_key.to_string(),
+                    })
+                }
+            };
+            // A caller that gave up waiting does not want the answer.
+            drop(job.answer.send(result));
+        }
     }
 }
 
 impl Job {
-    fn id(&self) -> Option<String> {
-        let id = self.outgoing.properties.message_id().as_ref()?;
-        Some(id.as_str().to_owned())
+    fn identity(&self) -> Identity {
+        let Outgoing {
+            exchange,
+            routing_key,
+            properties,
+            ..
+        } = &*self.outgoing;
+        identity(exchange, routing_key, properties)
     }
 }
 
-/// The messages that came back, by message id.
-///
-/// lapin attaches a returned message to whichever confirm completes next, not to its own. RabbitMQ
-/// sends a return before the confirm of the same message (`docs/confirms`), and one task handles
-/// confirms in the order of their completion, so a return is known here before its own confirm is
-/// handled, unless one `multiple` confirm completes several out of order: `Pump::settle` publishes
-/// such a message again rather than believe its confirm.
-#[derive(Default)]
-struct Returns {
-    counts: HashMap<String, u32>,
+fn returned_identity(message: &BasicReturnMessage) -> Identity {
+    let delivery = &message.delivery;
+    identity(
+        &delivery.exchange,
+        &delivery.routing_key,
+        &delivery.properties,
+    )
 }
 
-impl Returns {
-    fn note(&mut self, message: &BasicReturnMessage) {
-        if let Some(id) = returned_id(message) {
-            *self.counts.entry(id).or_default() += 1;
-        }
-    }
-
-    fn take(&mut self, id: &str) -> bool {
-        let Some(count) = self.counts.get_mut(id) else {
-            return false;
-        };
-        *count -= 1;
-        if *count == 0 {
-            self.counts.remove(id);
-        }
-        true
-    }
-}
-
-fn returned_id(message: &BasicReturnMessage) -> Option<String> {
-    let id = message.properties.message_id().as_ref()?;
-    Some(id.as_str().to_owned())
+fn identity(
+    exchange: &ShortString,
+    routing_key: &ShortString,
+    properties: &BasicProperties,
+) -> Identity {
+    let id = properties.message_id().as_ref();
+    let id = id.map(ToString::to_string);
+    (exchange.to_string(), routing_key.to_string(), id)
 }
 
 /// Publishes and waits for the confirm. The confirm is always awaited to its end, because lapin keeps
 /// dropped ones forever.
-async fn publish_one(
-    channel: Channel,
-    number: u64,
-    outgoing: Arc<Outgoing>,
-) -> (u64, lapin::Result<Confirmation>) {
+async fn publish_one(channel: Channel, number: u64, outgoing: Arc<Outgoing>) -> Progress {
     let options = BasicPublishOptions {
         mandatory: outgoing.must_route,
         ..BasicPublishOptions::default()
@@ -367,5 +356,5 @@ async fn publish_one(
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
-    (number, confirmation)
+    Progress::Confirmed(number, confirmation)
 }

@@ -165,7 +165,7 @@ impl AckWindow {
         }
     }
 
-    /// Takes a batch of settled tags, of which `to_ack` are to be acknowledged; the others were handed back.
+    /// Takes a batch of settled tags: `to_ack` are to be acknowledged, after the others are handed back.
     pub(crate) fn settle(&mut self, to_ack: &[u64], handed_back: &[u64]) -> Acks {
         self.ahead.extend(to_ack.iter().chain(handed_back));
         while self.ahead.remove(&self.next) {
@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(window.settle(&[9], &[7]), acks(None, &[9]));
         assert_eq!(window.settle(&[], &[8]), acks(None, &[]));
         assert_eq!(window.settle(&[10], &[]), acks(Some(10), &[]));
+        assert_eq!(window.settle(&[12], &[11]), acks(Some(12), &[]));
     }
 
     fn receipt() -> (Receipt, mpsc::Receiver<Verdict>) {

@@ -3,7 +3,9 @@
 //! Data only. `broker.rs` declares it, `check.rs` compares it with a live broker. Names are given
 //! without the prefix that an installation may choose.
 
-use fanfare_model::{EventType, Partition, PartitionKey, TenantId};
+use fanfare_model::{
+    EndpointId, EventType, Partition, PartitionCount, PartitionKey, TenantId, Timestamp, Wait,
+};
 
 use crate::{DelayLine, Settings, Tier};
 
@@ -111,7 +113,7 @@ pub struct Address {
 pub struct Topology {
     prefix: String,
     generation: u16,
-    partitions: Vec<Partition>,
+    partitions: PartitionCount,
     delay_line: DelayLine,
     exchanges: Vec<ExchangeSpec>,
     queues: Vec<QueueSpec>,
@@ -124,7 +126,7 @@ impl Topology {
         let mut topology = Self {
             prefix: settings.prefix.to_string(),
             generation: settings.generation,
-            partitions: settings.partitions.all().collect(),
+            partitions: settings.partitions,
             delay_line: DelayLine::default(),
             exchanges: Vec::new(),
             queues: Vec::new(),
@@ -160,10 +162,12 @@ impl Topology {
 
     /// The partitions of the current generation.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionKey> + '_ {
-        self.partitions.iter().map(|partition| PartitionKey {
-            generation: self.generation,
-            partition: *partition,
-        })
+        self.partitions.all().map(|partition| self.key(partition))
+    }
+
+    /// The partition of an endpoint, in the current generation.
+    pub fn partition_of(&self, endpoint: EndpointId) -> PartitionKey {
+        self.key(self.partitions.partition_of(endpoint))
     }
 
     /// Where a producer publishes an event.
@@ -179,6 +183,15 @@ impl Topology {
     /// Where a delivery waits; it comes back to the partition that `key` names.
     pub fn delay_address(&self, tier: Tier, key: PartitionKey) -> Address {
         self.address(&format!("delay.{tier}"), key.to_string(), true)
+    }
+
+    /// Where a delivery goes next: into the delay line while it waits, else to its partition.
+    pub fn next_address(&self, wait: Option<Wait>, key: PartitionKey, now: Timestamp) -> Address {
+        let hop = wait.and_then(|wait| self.delay_line.next_hop(wait, now));
+        match hop {
+            Some(tier) => self.delay_address(tier, key),
+            None => self.delivery_address(key),
+        }
     }
 
     /// Where a dead letter is published.
@@ -430,6 +443,13 @@ impl Topology {
             exchange: self.name(exchange),
             routing_key,
             must_route,
+        }
+    }
+
+    fn key(&self, partition: Partition) -> PartitionKey {
+        PartitionKey {
+            generation: self.generation,
+            partition,
         }
     }
 

@@ -11,7 +11,7 @@ use jiff::fmt::friendly::SpanParser;
 
 /// Turns events published to RabbitMQ into signed webhooks.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "fanfare", version, about)]
+#[command(name = "fanfare", version)]
 pub struct Args {
     /// The configuration file [default: ./fanfare.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]

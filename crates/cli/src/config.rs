@@ -27,7 +27,13 @@ pub struct Config {
         deserialize_with = "grace"
     )]
     pub shutdown_grace: Duration,
-    /// Logs and metrics.
+    /// How to reach RabbitMQ.
+    pub broker: fanfare_broker::Settings,
+    /// Where endpoints are kept.
+    pub registry: fanfare_registry::Settings,
+    /// How events are routed.
+    pub router: fanfare_router::Settings,
+    /// What the process tells about itself.
     pub telemetry: fanfare_telemetry::Settings,
 }
 
@@ -35,6 +41,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             shutdown_grace: Duration::from_secs(45),
+            broker: fanfare_broker::Settings::default(),
+            registry: fanfare_registry::Settings::default(),
+            router: fanfare_router::Settings::default(),
             telemetry: fanfare_telemetry::Settings::default(),
         }
     }

@@ -42,3 +42,27 @@ impl Signals {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{self, Command};
+
+    use super::*;
+
+    fn signal_this_process(name: &str) {
+        let id = process::id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(status.unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_terminates_and_the_second_aborts() {
+        let signals = Signals::watch().unwrap();
+        assert!(!signals.terminate.is_cancelled());
+        signal_this_process("TERM");
+        signals.terminate.cancelled().await;
+        assert!(!signals.abort.is_cancelled());
+        signal_this_process("INT");
+        signals.abort.cancelled().await;
+    }
+}

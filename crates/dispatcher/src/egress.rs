@@ -133,7 +133,7 @@ impl Egress {
         timeout: Duration,
     ) -> Outcome {
         // The client asks no resolver about a host that is an address, so the guard would not see it.
-        if let (true, Err(blocked)) = (false, self.policy.check_url(&request.target)) {
+        if let Err(blocked) = self.policy.check_url(&request.target) {
             return Outcome::Blocked {
                 detail: blocked.to_string(),
             };

@@ -16,6 +16,8 @@ use chacha20poly1305::{
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use crate::file::temporary_beside;
+
 /// The key that encrypts endpoints' secrets and the snapshot file. Prints `[redacted]`.
 #[derive(Clone)]
 pub struct EncryptionKey(Zeroizing<[u8; 32]>);
@@ -99,15 +101,9 @@ fn file_fault(path: &Path, source: io::Error) -> EncryptionKeyFault {
     }
 }
 
-/// A temporary file has mode 0600, and linking it to its name never shows a half-written key.
 fn create_key_file(path: &Path) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
     let key = Zeroizing::new(rand::random::<[u8; 32]>());
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = temporary_beside(path)?;
     writeln!(file, "{}", STANDARD.encode(key.as_slice()))?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path)?;

@@ -1,7 +1,9 @@
 //! The last known registry in a file, encrypted as a whole, for a start without the database.
 
 use std::{
+    fs::DirBuilder,
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::Path,
 };
 
@@ -66,18 +68,28 @@ pub(crate) fn read(path: &Path, cipher: &Cipher) -> Result<(Snapshot, Timestamp)
     ))
 }
 
-/// A temporary file has mode 0600, and keeps it under its new name.
 fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut file = NamedTempFile::new_in(folder)?;
+    let mut file = temporary_beside(path)?;
     file.write_all(contents)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+/// A new file, readable by its owner alone, that can be given the name `path` once it is whole.
+///
+/// The folder is made if there is none.
+pub(crate) fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    // `tempfile` makes files of mode 0600 on Unix.
+    NamedTempFile::new_in(folder)
 }
 
 fn file_fault(path: &Path, source: io::Error) -> RegistryFault {

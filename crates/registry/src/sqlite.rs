@@ -2,21 +2,15 @@
 //!
 //! Rows in, rows out. What they mean, and what is encrypted in them, is known by `record.rs`.
 
-use std::{
-    fs::{DirBuilder, OpenOptions},
-    io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use sqlx::{
-    SqlitePool, SqliteTransaction,
+    Connection, SqliteConnection, SqlitePool, SqliteTransaction,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{KeyId, RegistryFault, record::EndpointRow};
+use crate::{KeyId, RegistryFault, file::temporary_beside, record::EndpointRow};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -52,7 +46,7 @@ impl SqliteStore {
             path: path.to_owned(),
             source,
         };
-        create_for_owner_alone(path).map_err(|fault| unavailable(fault.into()))?;
+        create_if_missing(path).await.map_err(unavailable)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -277,20 +271,26 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// How long a caller waits for a lock or a connection before it is told that the store is away.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// SQLite gives its files beside the database the mode of the database.
-fn create_for_owner_alone(path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+/// Makes the database in WAL mode before it has its name, because SQLite lets nobody wait for a change of mode.
+///
+/// Its owner alone can read it, and SQLite gives the files beside it the same mode.
+async fn create_if_missing(path: &Path) -> Result<(), BoxError> {
+    if path.exists() {
+        return Ok(());
     }
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)?;
-    Ok(())
+    // Only the path is kept: to close another handle of a database drops SQLite's locks on it
+    // (SQLite, "How To Corrupt An SQLite Database File", section 2.2).
+    let unnamed = temporary_beside(path)?.into_temp_path();
+    let options = SqliteConnectOptions::new()
+        .filename(&unnamed)
+        .journal_mode(SqliteJournalMode::Wal);
+    let database = SqliteConnection::connect_with(&options).await?;
+    database.close().await?;
+    match unnamed.persist_noclobber(path) {
+        // Someone else made it in the meantime.
+        Err(fault) if fault.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => Ok(made?),
+    }
 }
 
 fn newer_schema(path: &Path, found: i64) -> RegistryFault {

@@ -21,8 +21,8 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Never reached without a fault, so only its being a bound matters.
-const LONG: Duration = Duration::from_secs(60);
+/// How long a fact may take to come about. Only a fault of ours ever waits that long.
+const LONG: Duration = Duration::from_secs(30);
 
 /// A period that never ends within a test: only nudges refresh.
 const NEVER: Duration = Duration::from_secs(3600);

@@ -37,31 +37,38 @@ pub(super) fn check_attributes(event: &Event) -> Result<(), EventRejection> {
     let schema = event.data_schema.as_deref();
     let content_type = event.data_content_type.as_deref();
     let time = event.time.as_ref().map(|time| time.as_str());
-    check_text("id", Some(&event.id), 255, "1 to 255 bytes of text")?;
-    let expected = "a URI reference of 1 to 1024 bytes";
-    check_text("source", Some(&event.source), 1024, expected)?;
     // The media type becomes a property of AMQP, which has at most 255 bytes.
-    let expected = "a media type of at most 255 bytes such as `application/json`";
-    check_text("datacontenttype", content_type, 255, expected)?;
-    let expected = "text that is not empty";
-    check_text("subject", subject, MAX_ATTRIBUTE_BYTES, expected)?;
-    check_text("dataschema", schema, MAX_ATTRIBUTE_BYTES, "a URI")?;
-    check_text(
-        "time",
-        time,
-        64,
-        "an RFC 3339 timestamp of at most 64 bytes",
-    )?;
+    let media_type = "a media type of at most 255 bytes such as `application/json`";
+    for (name, text, max_bytes, expected) in [
+        ("id", Some(&*event.id), 255, "1 to 255 bytes of text"),
+        (
+            "source",
+            Some(&*event.source),
+            1024,
+            "a URI reference of 1 to 1024 bytes",
+        ),
+        ("subject", subject, usize::MAX, "text that is not empty"),
+        (
+            "time",
+            time,
+            64,
+            "an RFC 3339 timestamp of at most 64 bytes",
+        ),
+        ("datacontenttype", content_type, 255, media_type),
+        ("dataschema", schema, usize::MAX, "a URI"),
+    ] {
+        check_text(name, text, max_bytes, expected)?;
+    }
     for (name, value) in &event.extensions {
         check_extension(name, value)?;
     }
     check_schedule(event)?;
 
+    let texts = [Some(&*event.id), Some(&*event.source), subject, schema];
+    let texts: usize = texts.into_iter().flatten().map(str::len).sum();
     let extensions = event.extensions.iter();
     let extensions = extensions.map(|(name, value)| name.len() + value.as_text().len());
-    let texts = [Some(&*event.id), Some(&*event.source), subject, schema];
-    let bytes =
-        extensions.sum::<usize>() + texts.iter().flatten().map(|text| text.len()).sum::<usize>();
+    let bytes = texts + extensions.sum::<usize>();
     if bytes > MAX_ATTRIBUTE_BYTES {
         return Err(EventRejection::new(
             RejectionCode::TooLarge,

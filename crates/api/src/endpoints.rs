@@ -1,0 +1,169 @@
+//! Creates, shows, lists and deletes a tenant's endpoints.
+//!
+//! `endpoints/form.rs` says what an endpoint looks like in JSON.
+
+mod form;
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
+use fanfare_model::{EndpointId, TenantId};
+use fanfare_registry::EndpointPage;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use self::form::{CreatedEndpoint, EndpointForm, ShownEndpoint};
+use crate::{
+    auth::Actor,
+    extract::{JsonBody, Path, Query},
+    problem::{Code, Problem, ProblemBody},
+    run::Shared,
+};
+
+/// How many endpoints a page has unless the caller says otherwise, and at most.
+const PAGE: u32 = 50;
+const LONGEST_PAGE: u32 = 200;
+
+/// Creates an endpoint.
+///
+/// It is called for events that are routed from a few seconds later on. The answer holds the secret that
+/// signs its requests; later answers do not.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/endpoints", tag = "endpoints",
+    params(("tenant" = String, Path, description = "The owner.", example = "MF4c1b7e20")),
+    request_body = EndpointForm,
+    responses(
+        (status = CREATED, description = "It is registered, and active.", body = CreatedEndpoint,
+            headers(("Location" = String, description = "The path of the endpoint."))),
+        (status = "default", description = "It was not created.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn create(
+    State(shared): State<Arc<Shared>>,
+    Path(tenant): Path<TenantId>,
+    Extension(Actor(actor)): Extension<Actor>,
+    JsonBody(form): JsonBody<EndpointForm>,
+) -> Result<impl IntoResponse, Problem> {
+    let api = &shared.api;
+    let new = form.read(tenant, &api.egress)?;
+    let endpoint = api
+        .registry
+        .create_endpoint(new, &actor, api.clock.now())
+        .await?;
+    shared.registry_changed();
+    let newest = endpoint.secrets.first();
+    let secret = newest.expect("every endpoint has a secret").reveal();
+    let location = format!("/v1/tenants/{}/endpoints/{}", endpoint.tenant, endpoint.id);
+    let created = CreatedEndpoint {
+        endpoint: endpoint.into(),
+        secret,
+    };
+    let headers = [(header::LOCATION, location)];
+    Ok((StatusCode::CREATED, headers, Json(created)))
+}
+
+/// Which endpoints to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Page {
+    /// At most this many: 1 to 200, 50 when absent.
+    limit: Option<u32>,
+    /// The `next` of the page before.
+    #[param(value_type = Option<String>)]
+    after: Option<EndpointId>,
+}
+
+/// A page of endpoints, oldest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EndpointList {
+    /// The endpoints.
+    items: Vec<ShownEndpoint>,
+    /// What to send as `after` for the next page; null when this is the last one.
+    #[schema(value_type = Option<String>)]
+    next: Option<EndpointId>,
+}
+
+/// Lists a tenant's endpoints, oldest first.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/endpoints", tag = "endpoints",
+    params(("tenant" = String, Path, description = "The owner.", example = "MF4c1b7e20"), Page),
+    responses(
+        (status = OK, description = "A page of them, which may be empty.", body = EndpointList),
+        (status = "default", description = "They cannot be listed.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Path(tenant): Path<TenantId>,
+    Query(page): Query<Page>,
+) -> Result<Json<EndpointList>, Problem> {
+    let limit = page.limit.unwrap_or(PAGE);
+    if !(1..=LONGEST_PAGE).contains(&limit) {
+        let detail = format!("`limit` must be from 1 to {LONGEST_PAGE}");
+        return Err(Problem::at("limit", Code::InvalidRequest, &detail));
+    }
+    let asked = EndpointPage {
+        tenant: Some(tenant),
+        after: page.after,
+        // One more tells whether there is a next page.
+        limit: limit + 1,
+    };
+    let mut endpoints = shared.api.registry.endpoints(&asked).await?;
+    let limit = limit as usize;
+    let next = (endpoints.len() > limit).then(|| endpoints[limit - 1].id);
+    endpoints.truncate(limit);
+    let items = endpoints.into_iter().map(ShownEndpoint::from).collect();
+    Ok(Json(EndpointList { items, next }))
+}
+
+/// Shows an endpoint, without its secrets and the values of its headers.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/endpoints/{endpoint}", tag = "endpoints",
+    params(
+        ("tenant" = String, Path, description = "The owner.", example = "MF4c1b7e20"),
+        ("endpoint" = String, Path, description = "Its id.", example = "ep_019ac0ffee007000800000000000002a"),
+    ),
+    responses(
+        (status = OK, description = "The endpoint.", body = ShownEndpoint),
+        (status = NOT_FOUND, description = "The tenant has no such endpoint.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "default", description = "It cannot be shown.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn show(
+    State(shared): State<Arc<Shared>>,
+    Path((tenant, id)): Path<(TenantId, EndpointId)>,
+) -> Result<Json<ShownEndpoint>, Problem> {
+    let endpoint = shared.api.registry.endpoint(&tenant, id).await?;
+    let endpoint = endpoint.ok_or_else(|| no_such_endpoint(&tenant, id))?;
+    Ok(Json(endpoint.into()))
+}
+
+/// Deletes an endpoint. What it is still owed is discarded.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/endpoints/{endpoint}", tag = "endpoints",
+    params(
+        ("tenant" = String, Path, description = "The owner.", example = "MF4c1b7e20"),
+        ("endpoint" = String, Path, description = "Its id.", example = "ep_019ac0ffee007000800000000000002a"),
+    ),
+    responses(
+        (status = NO_CONTENT, description = "It is deleted."),
+        (status = NOT_FOUND, description = "The tenant has no such endpoint.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "default", description = "It was not deleted.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Path((tenant, id)): Path<(TenantId, EndpointId)>,
+    Extension(Actor(actor)): Extension<Actor>,
+) -> Result<StatusCode, Problem> {
+    let api = &shared.api;
+    let now = api.clock.now();
+    if !api.registry.delete_endpoint(&tenant, id, &actor, now).await? {
+        return Err(no_such_endpoint(&tenant, id));
+    }
+    shared.registry_changed();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn no_such_endpoint(tenant: &TenantId, id: EndpointId) -> Problem {
+    let detail = format!("tenant `{tenant}` has no endpoint `{id}`");
+    Problem::new(Code::NoSuchEndpoint, &detail)
+}

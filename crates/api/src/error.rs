@@ -1,0 +1,69 @@
+//! Faults of ours, and what a caller is told of them.
+
+use std::{error::Error, io};
+
+use fanfare_producer::ProducerFault;
+use fanfare_registry::{InvalidEndpoint, RegistryFault};
+
+use crate::problem::{Code, Problem};
+
+/// Why the API ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiFault {
+    /// Connections cannot be accepted any more.
+    #[error("serving HTTP")]
+    Serving(#[source] io::Error),
+}
+
+impl From<RegistryFault> for Problem {
+    /// Logs a fault of ours: its text is not for callers.
+    fn from(fault: RegistryFault) -> Self {
+        if let RegistryFault::Invalid(invalid) = &fault {
+            return Self::from(invalid);
+        }
+        let error = &fault as &dyn Error;
+        if fault.is_transient() {
+            tracing::warn!(error, "a request could not be carried out");
+            let detail = "the store of endpoints and keys did not answer: try again";
+            Self::new(Code::StoreUnavailable, detail)
+        } else {
+            tracing::error!(error, "a request could not be carried out");
+            Self::internal()
+        }
+    }
+}
+
+impl From<&InvalidEndpoint> for Problem {
+    fn from(invalid: &InvalidEndpoint) -> Self {
+        Self::at(invalid.field, Code::InvalidRequest, &invalid.to_string())
+    }
+}
+
+impl From<ProducerFault> for Problem {
+    /// Logs a fault of ours: its text is not for callers.
+    fn from(fault: ProducerFault) -> Self {
+        match fault {
+            ProducerFault::Invalid(rejection) => Self::from(rejection),
+            ProducerFault::Overloaded => {
+                let detail = "RabbitMQ holds as many events as it may: wait and publish again";
+                Self::new(Code::Overloaded, detail)
+            }
+            ProducerFault::Unconfirmed(waited) => {
+                tracing::warn!("RabbitMQ did not confirm an event within {waited:?}");
+                let detail = format!(
+                    "RabbitMQ did not confirm the event within {waited:?}, and it may have been \
+                     stored: publish it again with the same id (`event_id`) and source, so that \
+                     a repeat is recognised"
+                );
+                Self::new(Code::Unconfirmed, &detail)
+            }
+            ProducerFault::Closed | ProducerFault::NotDeclared | ProducerFault::Broker(_) => {
+                let error = &fault as &dyn Error;
+                tracing::error!(error, "an event could not be published");
+                let detail = "the event was not stored: publish it again with the same id \
+                              (`event_id`) and source";
+                Self::new(Code::BrokerUnavailable, detail)
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Takes requests apart, and says what is wrong with a part in terms of its name.
+
+use axum::{
+    body::Body,
+    extract::{
+        FromRequest, FromRequestParts, Request,
+        path::ErrorKind,
+        rejection::{BytesRejection, PathRejection},
+    },
+    http::{HeaderMap, StatusCode, header},
+};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::problem::{Code, Problem};
+
+/// The parameters of the path.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Problem))]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        let PathRejection::FailedToDeserializePathParams(rejection) = rejection else {
+            return Self::new(Code::InvalidRequest, "the path is not accepted");
+        };
+        match rejection.kind() {
+            ErrorKind::DeserializeError { key, message, .. } => {
+                Self::at(key, Code::InvalidRequest, message)
+            }
+            ErrorKind::InvalidUtf8InPathParam { key } => {
+                Self::at(key, Code::InvalidRequest, "the path must be UTF-8")
+            }
+            other => Self::new(Code::InvalidRequest, &other.to_string()),
+        }
+    }
+}
+
+/// A body of JSON.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = read_body(request, state, &["application/json"]).await?;
+        from_json(&body).map(Self)
+    }
+}
+
+/// The whole body, if it is of one of these media types.
+pub(crate) async fn read_body<S: Send + Sync>(
+    request: Request<Body>,
+    state: &S,
+    accepted: &[&str],
+) -> Result<Bytes, Problem> {
+    let media_type = media_type(request.headers());
+    if !accepted.contains(&media_type.as_str()) {
+        let detail = format!("accepted in `Content-Type` is {}", accepted.join(" or "));
+        let code = Code::UnsupportedMediaType;
+        return Err(Problem::at("Content-Type", code, &detail));
+    }
+    Bytes::from_request(request, state)
+        .await
+        .map_err(Problem::from)
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let detail = "the body has more bytes than are accepted: send less data";
+            return Self::new(Code::TooLarge, detail);
+        }
+        let detail = "the body could not be read to its end";
+        Self::new(Code::InvalidRequest, detail)
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE);
+    let text = value.and_then(|value| value.to_str().ok());
+    let essence = text.and_then(|text| text.split(';').next());
+    essence.unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|fault| {
+        let field = fault.path().to_string();
+        json_problem(&field, fault.inner())
+    })?;
+    json.end().map_err(|fault| json_problem(".", &fault))?;
+    Ok(value)
+}
+
+fn json_problem(field: &str, fault: &serde_json::Error) -> Problem {
+    let text = fault.to_string();
+    match fault.classify() {
+        Category::Io | Category::Syntax | Category::Eof => {
+            Problem::new(Code::MalformedJson, &text)
+        }
+        Category::Data if field == "." => Problem::new(Code::InvalidRequest, &text),
+        // A value of the wrong type is quoted in the text, and these hold credentials.
+        Category::Data if field.starts_with("secret") || field.starts_with("headers") => {
+            let detail = format!("`{field}` must be made of strings");
+            Problem::at(field, Code::InvalidRequest, &detail)
+        }
+        Category::Data => {
+            let detail = text.rsplit_once(" at line ").map_or(&*text, |(why, _)| why);
+            Problem::at(field, Code::InvalidRequest, detail)
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Decides what becomes of a delivery: before an attempt, and after one.
+//!
+//! Pure: no clock, no broker, no randomness of its own. `run.rs` carries the decisions out.
+
+use std::time::Duration;
+
+use fanfare_model::{
+    DeadLetterReason, DeferReason, Delivery, DiscardReason, Endpoint, EndpointState, Failure,
+    FailureClass, Jitter, Outcome, Schedule, Settlement, StatusSet, Timestamp,
+};
+use fanfare_registry::Snapshot;
+
+/// The longest that a receiver can hold back its endpoint by `Retry-After`.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the deliveries of a paused endpoint wait before the pause is looked at again. A resume takes
+/// effect within this time and a tenth more.
+const LOOK_AGAIN_WHEN_PAUSED: Duration = Duration::from_secs(30);
+
+/// How long a delivery waits for a registry that is older than the one it was routed by.
+const LOOK_AGAIN_WHEN_BEHIND: Duration = Duration::from_secs(1);
+
+/// What is known of an endpoint's receiver, beyond what the registry says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LaneView {
+    /// The receiver asked to be left alone until then.
+    pub(crate) held_back_until: Option<Timestamp>,
+    /// The receiver said that it is gone for good, and nobody has changed the endpoint since.
+    pub(crate) gone: bool,
+}
+
+/// The endpoint of a delivery, or what becomes of a delivery without one.
+pub(crate) fn endpoint_of<'a>(
+    delivery: &Delivery,
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+) -> Result<&'a Endpoint, Settlement> {
+    match snapshot.endpoint(delivery.endpoint) {
+        Some(endpoint) => Ok(endpoint),
+        // The router knew a newer registry: the endpoint may be one that is not known here yet.
+        None if snapshot.version() < delivery.registry_version => Err(Settlement::Defer {
+            until: now + LOOK_AGAIN_WHEN_BEHIND,
+            why: DeferReason::RegistryBehind,
+        }),
+        None => Err(Settlement::Discard {
+            reason: DiscardReason::EndpointDeleted,
+        }),
+    }
+}
+
+/// What becomes of a delivery that is not to be attempted now; `None` when it is.
+pub(crate) fn before_attempt(
+    delivery: &Delivery,
+    endpoint: &Endpoint,
+    lane: LaneView,
+    now: Timestamp,
+) -> Option<Settlement> {
+    let dead = |reason| {
+        let failure = None;
+        Some(Settlement::DeadLetter { reason, failure })
+    };
+    let defer = |until, why| Some(Settlement::Defer { until, why });
+    if delivery.deadline.is_some_and(|deadline| deadline < now) {
+        return dead(DeadLetterReason::Expired);
+    }
+    match endpoint.state {
+        EndpointState::Disabled { .. } => return dead(DeadLetterReason::Disabled),
+        EndpointState::Paused => {
+            return defer(now + LOOK_AGAIN_WHEN_PAUSED, DeferReason::Paused);
+        }
+        EndpointState::Active => {}
+    }
+    if lane.gone {
+        return dead(DeadLetterReason::Gone);
+    }
+    match lane.held_back_until {
+        Some(until) if until > now => defer(until, DeferReason::HeldBack),
+        Some(_) | None => None,
+    }
+}
+
+/// What an endpoint says about outcomes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy<'a> {
+    pub(crate) schedule: &'a Schedule,
+    pub(crate) success: &'a StatusSet,
+    pub(crate) permanent: &'a StatusSet,
+}
+
+impl<'a> From<&'a Endpoint> for Policy<'a> {
+    fn from(endpoint: &'a Endpoint) -> Self {
+        Self {
+            schedule: &endpoint.schedule,
+            success: &endpoint.success,
+            permanent: &endpoint.permanent,
+        }
+    }
+}
+
+/// What becomes of a delivery after an attempt; `failed_before` attempts had failed already.
+pub(crate) fn after_attempt(
+    outcome: &Outcome,
+    failed_before: u32,
+    policy: Policy<'_>,
+    jitter: Jitter,
+    now: Timestamp,
+) -> Settlement {
+    let Some(failure) = failure_of(outcome, policy.success) else {
+        return Settlement::Delivered;
+    };
+    let dead = |reason, failure| Settlement::DeadLetter {
+        reason,
+        failure: Some(failure),
+    };
+    match outcome {
+        Outcome::Blocked { .. } => return dead(DeadLetterReason::Blocked, failure),
+        Outcome::Unbuildable { .. } => return dead(DeadLetterReason::Template, failure),
+        Outcome::Answered { status: 410, .. } => return dead(DeadLetterReason::Gone, failure),
+        Outcome::Answered { status, .. } if policy.permanent.contains(*status) => {
+            return dead(DeadLetterReason::Refused, failure);
+        }
+        Outcome::Answered { .. }
+        | Outcome::TimedOut
+        | Outcome::NameNotResolved { .. }
+        | Outcome::NotConnected { .. }
+        | Outcome::TlsFailed { .. } => {}
+    }
+    match policy.schedule.wait_after(failed_before.saturating_add(1), jitter) {
+        Some(wait) => Settlement::Retry {
+            at: now + wait.max(hold_back(outcome).unwrap_or_default()),
+            failure,
+        },
+        None => dead(DeadLetterReason::Exhausted, failure),
+    }
+}
+
+/// How long the receiver wants its whole endpoint to be left alone.
+pub(crate) fn hold_back(outcome: &Outcome) -> Option<Duration> {
+    match outcome {
+        Outcome::Answered {
+            status: 429 | 503,
+            retry_after: Some(wait),
+        } => Some((*wait).min(LONGEST_RETRY_AFTER)),
+        Outcome::Answered { .. }
+        | Outcome::TimedOut
+        | Outcome::NameNotResolved { .. }
+        | Outcome::NotConnected { .. }
+        | Outcome::TlsFailed { .. }
+        | Outcome::Blocked { .. }
+        | Outcome::Unbuildable { .. } => None,
+    }
+}
+
+/// The failure that an outcome is; `None` for a success.
+pub(crate) fn failure_of(outcome: &Outcome, success: &StatusSet) -> Option<Failure> {
+    let (class, status, error) = match outcome {
+        Outcome::Answered { status, .. } if success.contains(*status) => return None,
+        Outcome::Answered { status, .. } => (
+            FailureClass::of_status(*status),
+            Some(*status),
+            format!("the receiver answered {status}"),
+        ),
+        Outcome::TimedOut => {
+            let error = "the receiver did not answer in time".to_owned();
+            (FailureClass::Timeout, None, error)
+        }
+        Outcome::NameNotResolved { detail } => (FailureClass::Dns, None, detail.clone()),
+        Outcome::NotConnected { detail } => (FailureClass::Connect, None, detail.clone()),
+        Outcome::TlsFailed { detail } => (FailureClass::Tls, None, detail.clone()),
+        Outcome::Blocked { detail } => (FailureClass::Blocked, None, detail.clone()),
+        Outcome::Unbuildable { detail } => (FailureClass::Template, None, detail.clone()),
+    };
+    Some(Failure {
+        class,
+        status,
+        error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use fanfare_model::{AttributeValue, DisabledReason, Event, TraceContext};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::request::tests::{at, endpoint};
+
+    fn answered(status: u16) -> Outcome {
+        Outcome::Answered {
+            status,
+            retry_after: None,
+        }
+    }
+
+    /// Settles an outcome of the second of three attempts at second 1,000.
+    fn settle(outcome: &Outcome) -> Settlement {
+        let schedule = Schedule::from_seconds(vec![0, 5, 60]).unwrap();
+        let policy = Policy {
+            schedule: &schedule,
+            success: &StatusSet::success(),
+            permanent: &"400,422".parse().unwrap(),
+        };
+        after_attempt(outcome, 1, policy, Jitter::NONE, at(1000))
+    }
+
+    fn dead_because(settlement: &Settlement) -> Option<DeadLetterReason> {
+        match settlement {
+            Settlement::DeadLetter { reason, .. } => Some(*reason),
+            Settlement::Delivered
+            | Settlement::Retry { .. }
+            | Settlement::Defer { .. }
+            | Settlement::Discard { .. } => None,
+        }
+    }
+
+    fn retried_at(settlement: &Settlement) -> Option<(i64, FailureClass)> {
+        match settlement {
+            Settlement::Retry { at, failure } => Some((at.as_second(), failure.class)),
+            Settlement::Delivered
+            | Settlement::DeadLetter { .. }
+            | Settlement::Defer { .. }
+            | Settlement::Discard { .. } => None,
+        }
+    }
+
+    #[test]
+    fn success_is_what_the_endpoint_calls_success() {
+        for status in [200, 201, 204, 299] {
+            assert_eq!(settle(&answered(status)), Settlement::Delivered);
+        }
+    }
+
+    #[test]
+    fn failures_that_may_pass_are_tried_again_on_schedule() {
+        let detail = || "x".to_owned();
+        for (outcome, class) in [
+            (answered(302), FailureClass::Status3xx),
+            (answered(404), FailureClass::Status4xx),
+            (answered(408), FailureClass::Status4xx),
+            (answered(425), FailureClass::Status4xx),
+            (answered(429), FailureClass::Status429),
+            (answered(500), FailureClass::Status5xx),
+            (Outcome::TimedOut, FailureClass::Timeout),
+            (Outcome::NameNotResolved { detail: detail() }, FailureClass::Dns),
+            (Outcome::NotConnected { detail: detail() }, FailureClass::Connect),
+            (Outcome::TlsFailed { detail: detail() }, FailureClass::Tls),
+        ] {
+            assert_eq!(retried_at(&settle(&outcome)), Some((1060, class)), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn failures_that_will_not_pass_are_dead_letters() {
+        let detail = || "x".to_owned();
+        for (outcome, reason) in [
+            (answered(410), DeadLetterReason::Gone),
+            (answered(400), DeadLetterReason::Refused),
+            (answered(422), DeadLetterReason::Refused),
+            (Outcome::Blocked { detail: detail() }, DeadLetterReason::Blocked),
+            (Outcome::Unbuildable { detail: detail() }, DeadLetterReason::Template),
+        ] {
+            assert_eq!(dead_because(&settle(&outcome)), Some(reason), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_heeded_within_bounds_and_only_where_it_means_something() {
+        for (status, seconds, expected) in [
+            (429, 120, 1120),
+            (503, 120, 1120),
+            (503, 10, 1060),
+            (500, 120, 1060),
+            (429, 999_999_999, 1000 + 24 * 3600),
+        ] {
+            let outcome = Outcome::Answered {
+                status,
+                retry_after: Some(Duration::from_secs(seconds)),
+            };
+            let retried = retried_at(&settle(&outcome)).map(|(second, _)| second);
+            assert_eq!(retried, Some(expected), "{status} {seconds}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_outcome_is_settled_and_the_attempts_end(
+            status in 100_u16..600,
+            failed in 0_u32..100,
+            waits in proptest::collection::vec(0_u64..1000, 1..20),
+        ) {
+            let schedule = Schedule::from_seconds(waits.clone()).unwrap();
+            let policy = Policy {
+                schedule: &schedule,
+                success: &StatusSet::success(),
+                permanent: &StatusSet::none(),
+            };
+            let outcome = answered(status);
+            let settlement = after_attempt(&outcome, failed, policy, Jitter::NONE, at(0));
+            let is_retry = retried_at(&settlement).is_some();
+            let attempts_left = (failed as usize + 1) < waits.len();
+            let fails = !(200..300).contains(&status) && status != 410;
+            prop_assert_eq!(is_retry, attempts_left && fails);
+        }
+    }
+
+    fn delivery() -> Delivery {
+        let mut event = Event::for_tests("t", "s", "1", "a", b"{}");
+        let deadline = AttributeValue::Text(at(500).to_string());
+        event.extensions.insert("deliverbefore".to_owned(), deadline);
+        let id = endpoint("https://example.com/").id;
+        Delivery::new(Arc::new(event), id, 3, TraceContext::default(), at(0))
+    }
+
+    #[test]
+    fn the_state_of_the_endpoint_is_decided_in_order() {
+        let disabled = EndpointState::Disabled {
+            reason: DisabledReason::Requested,
+            since: at(0),
+        };
+        let held = |second| LaneView {
+            held_back_until: Some(at(second)),
+            gone: false,
+        };
+        let gone = LaneView {
+            held_back_until: None,
+            gone: true,
+        };
+        let dead = |reason| {
+            let failure = None;
+            Some(Settlement::DeadLetter { reason, failure })
+        };
+        let defer = |second, why| {
+            let until = at(second);
+            Some(Settlement::Defer { until, why })
+        };
+        let none = LaneView::default();
+        for (second, state, lane, expected) in [
+            (100, EndpointState::Active, none, None),
+            (501, disabled.clone(), none, dead(DeadLetterReason::Expired)),
+            (100, disabled, none, dead(DeadLetterReason::Disabled)),
+            (100, EndpointState::Paused, gone, defer(130, DeferReason::Paused)),
+            (100, EndpointState::Active, gone, dead(DeadLetterReason::Gone)),
+            (100, EndpointState::Active, held(160), defer(160, DeferReason::HeldBack)),
+            (100, EndpointState::Active, held(100), None),
+        ] {
+            let endpoint = Endpoint {
+                state,
+                ..endpoint("https://example.com/")
+            };
+            assert_eq!(before_attempt(&delivery(), &endpoint, lane, at(second)), expected);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_deleted_only_when_the_registry_is_as_new_as_the_delivery() {
+        for (version, expected) in [
+            (2, Settlement::Defer { until: at(101), why: DeferReason::RegistryBehind }),
+            (3, Settlement::Discard { reason: DiscardReason::EndpointDeleted }),
+            (4, Settlement::Discard { reason: DiscardReason::EndpointDeleted }),
+        ] {
+            let snapshot = Snapshot::new(version, Vec::new());
+            assert_eq!(endpoint_of(&delivery(), &snapshot, at(100)), Err(expected));
+        }
+        let snapshot = Snapshot::new(1, vec![endpoint("https://example.com/")]);
+        assert!(endpoint_of(&delivery(), &snapshot, at(100)).is_ok());
+    }
+}

@@ -1,0 +1,124 @@
+//! Decides who is owed an event. Pure.
+
+use std::sync::Arc;
+
+use fanfare_model::{Delivery, Event, Jitter, Timestamp, TraceContext};
+use fanfare_registry::Snapshot;
+
+/// The deliveries that an event leads to: one for each endpoint of its tenant that wants its type.
+///
+/// Paused and disabled endpoints are owed it as well; what becomes of their deliveries is the
+/// dispatcher's decision, made when their turn comes.
+pub(crate) fn deliveries(
+    event: &Arc<Event>,
+    trace: &TraceContext,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Vec<Delivery> {
+    snapshot
+        .matching(&event.tenant, &event.event_type)
+        .map(|endpoint| {
+            let event = Arc::clone(event);
+            let version = snapshot.version();
+            let delivery = Delivery::new(event, endpoint.id, version, trace.clone(), now);
+            match endpoint.schedule.wait_after(0, Jitter::NONE) {
+                Some(first) if delivery.wait.is_none() && !first.is_zero() => {
+                    delivery.waiting(now + first, now)
+                }
+                Some(_) | None => delivery,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fanfare_model::{
+        AttributeValue, DisabledReason, Endpoint, EndpointId, EndpointState, Schedule,
+        SigningSecret, StatusSet,
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn endpoint(number: u128, tenant: &str, pattern: &str, state: EndpointState) -> Endpoint {
+        Endpoint {
+            id: EndpointId::from_uuid(Uuid::from_u128(number)),
+            tenant: tenant.parse().unwrap(),
+            url: "https://example.com/".parse().unwrap(),
+            description: String::new(),
+            event_types: vec![pattern.parse().unwrap()],
+            state,
+            rate: None,
+            max_in_flight: 16,
+            timeout: Duration::from_secs(15),
+            schedule: Schedule::default(),
+            success: StatusSet::success(),
+            permanent: StatusSet::none(),
+            headers: Vec::new(),
+            secrets: vec![SigningSecret::generate()],
+            created_at: at(0),
+            updated_at: at(0),
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        let disabled = EndpointState::Disabled {
+            reason: DisabledReason::Requested,
+            since: at(0),
+        };
+        let endpoints = vec![
+            endpoint(1, "t", "reward.*", EndpointState::Active),
+            endpoint(2, "t", "*", EndpointState::Paused),
+            endpoint(3, "t", "reward.unlocked", disabled),
+            endpoint(4, "t", "subscriber.deleted", EndpointState::Active),
+            endpoint(5, "u", "*", EndpointState::Active),
+        ];
+        Snapshot::new(7, endpoints)
+    }
+
+    fn owed(event: Event) -> Vec<Delivery> {
+        let trace = TraceContext::default();
+        let mut owed = deliveries(&Arc::new(event), &trace, &snapshot(), at(100));
+        owed.sort_by_key(|delivery| delivery.endpoint);
+        owed
+    }
+
+    fn check(tenant: &str, event_type: &str, expected: &[u128]) {
+        let event = Event::for_tests(tenant, "s", "1", event_type, b"{}");
+        let ids = owed(event).into_iter().map(|delivery| delivery.endpoint);
+        let expected = expected
+            .iter()
+            .map(|n| EndpointId::from_uuid(Uuid::from_u128(*n)));
+        assert!(ids.eq(expected), "{tenant} {event_type}");
+    }
+
+    #[test]
+    fn an_event_is_owed_to_every_endpoint_of_its_tenant_that_wants_it() {
+        check("t", "reward.unlocked", &[1, 2, 3]);
+        check("t", "reward.sent", &[1, 2]);
+        check("t", "subscriber.deleted", &[2, 4]);
+        check("u", "reward.unlocked", &[5]);
+        check("v", "reward.unlocked", &[]);
+    }
+
+    #[test]
+    fn a_delivery_knows_its_registry_version_and_when_it_may_go() {
+        let mut event = Event::for_tests("u", "s", "1", "a", b"{}");
+        for (name, second) in [("deliverafter", 200), ("deliverbefore", 300)] {
+            let text = AttributeValue::Text(at(second).to_string());
+            event.extensions.insert(name.to_owned(), text);
+        }
+        let owed = owed(event);
+        let wait = owed[0].wait.unwrap();
+        assert_eq!(owed[0].registry_version, 7);
+        assert_eq!((wait.since, wait.until), (at(100), at(200)));
+        assert_eq!(owed[0].deadline, Some(at(300)));
+    }
+}

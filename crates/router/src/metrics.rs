@@ -1,0 +1,49 @@
+//! The numbers that the router owns.
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Meter},
+};
+
+/// What was routed, rejected and wanted by nobody.
+pub(crate) struct Metrics {
+    events: Counter<u64>,
+    deliveries: Counter<u64>,
+}
+
+/// What became of a message on `events`.
+#[derive(Clone, Copy)]
+pub(crate) enum EventFate {
+    Routed,
+    Unmatched,
+    Rejected,
+}
+
+impl Metrics {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        Self {
+            events: meter
+                .u64_counter("fanfare_router_events")
+                .with_description("Messages taken from the events queue, by what became of them")
+                .build(),
+            deliveries: meter
+                .u64_counter("fanfare_router_deliveries")
+                .with_description("Deliveries handed on")
+                .build(),
+        }
+    }
+
+    pub(crate) fn event(&self, fate: EventFate) {
+        let fate = match fate {
+            EventFate::Routed => "routed",
+            EventFate::Unmatched => "unmatched",
+            EventFate::Rejected => "rejected",
+        };
+        self.events.add(1, &[KeyValue::new("fate", fate)]);
+    }
+
+    pub(crate) fn deliveries(&self, count: usize) {
+        self.deliveries
+            .add(u64::try_from(count).unwrap_or(u64::MAX), &[]);
+    }
+}

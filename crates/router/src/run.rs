@@ -1,0 +1,158 @@
+//! The loop: receive an event, decide who is owed it, hand the deliveries on, acknowledge.
+
+use std::sync::Arc;
+
+use fanfare_broker::{Broker, Message, PublishFault, Publisher, Subscription, Topology};
+use fanfare_model::{Clock, Delivery};
+use fanfare_registry::Snapshots;
+use fanfare_wire::{
+    DecodedEvent, Envelope, EventLimits, EventRejection, decode_event, encode_bundle,
+    encode_rejected,
+};
+use futures_util::future::try_join_all;
+use opentelemetry::metrics::Meter;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use crate::{
+    Settings, decide,
+    metrics::{EventFate, Metrics},
+};
+
+/// A fan-out of thousands goes out in pages of this many, so that it cannot fill the publisher's window
+/// before other events get their turn.
+const PAGE: usize = 256;
+
+/// What the router works with.
+pub struct Router {
+    snapshots: Snapshots,
+    publisher: Publisher,
+    topology: Arc<Topology>,
+    limits: EventLimits,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl Router {
+    /// Puts a router together.
+    pub fn new(
+        broker: &Broker,
+        settings: &Settings,
+        snapshots: Snapshots,
+        clock: Clock,
+        meter: &Meter,
+    ) -> Self {
+        Self {
+            snapshots,
+            publisher: broker.publisher(),
+            topology: Arc::clone(broker.topology()),
+            limits: EventLimits {
+                max_event_bytes: settings.max_event_bytes,
+            },
+            clock,
+            metrics: Metrics::new(meter),
+        }
+    }
+}
+
+/// Routes events until `shutdown`, then finishes the ones in hand.
+pub async fn run(broker: Broker, router: Router, settings: Settings, shutdown: CancellationToken) {
+    // No snapshot, no consuming: an event must not meet a registry that nobody has read yet.
+    let known = router.snapshots.wait_until_known();
+    if shutdown.run_until_cancelled(known).await.is_none() {
+        return;
+    }
+    let queue = broker.topology().events_queue();
+    let mut inbox = broker.inbox(vec![Subscription::queue(queue, settings.prefetch)]);
+    let (router, in_hand) = (Arc::new(router), TaskTracker::new());
+    info!(prefetch = settings.prefetch, "routing events");
+    while let Some(message) = inbox.next_until(&shutdown).await {
+        in_hand.spawn(Arc::clone(&router).route(message));
+    }
+    in_hand.close();
+    in_hand.wait().await;
+    inbox.close().await;
+}
+
+impl Router {
+    async fn route(self: Arc<Self>, message: Message) {
+        let routing_key = Some(message.routing_key.as_str());
+        let handed_on = match decode_event(&message.envelope, routing_key, &self.limits) {
+            Ok(decoded) => self.hand_on(decoded).await,
+            Err(rejection) => self.reject(&message, &rejection).await,
+        };
+        match handed_on {
+            // Acknowledge last. A crash in between repeats these deliveries, and receivers can
+            // recognise a repeat by its id. In the other order a crash would lose them.
+            Ok(()) => message.receipt.settle(),
+            Err(fault) => {
+                warn!(%fault, "an event was not routed; it stays in its queue");
+                message.receipt.hand_back();
+            }
+        }
+    }
+
+    async fn hand_on(&self, decoded: DecodedEvent) -> Result<(), PublishFault> {
+        let snapshot = self.snapshots.wait_until_known().await;
+        let DecodedEvent { event, trace } = decoded;
+        let event = Arc::new(event);
+        let deliveries = decide::deliveries(&event, &trace, &snapshot, self.clock.now());
+        for page in deliveries.chunks(PAGE) {
+            try_join_all(page.iter().map(|delivery| self.publish(delivery))).await?;
+        }
+        let count = deliveries.len();
+        let fate = if count == 0 {
+            EventFate::Unmatched
+        } else {
+            EventFate::Routed
+        };
+        self.metrics.event(fate);
+        self.metrics.deliveries(count);
+        debug!(
+            event.id = event.id,
+            event.source = event.source,
+            event.r#type = %event.event_type,
+            tenant = %event.tenant,
+            trace.id = trace.trace_id(),
+            deliveries = count,
+            "event routed"
+        );
+        Ok(())
+    }
+
+    /// Publishes a delivery, as a bundle of one.
+    async fn publish(&self, delivery: &Delivery) -> Result<(), PublishFault> {
+        let now = self.clock.now();
+        let key = self.topology.partition_of(delivery.endpoint);
+        let address = self.topology.next_address(delivery.wait, key, now);
+        let bundle = encode_bundle(std::slice::from_ref(delivery), now);
+        self.publisher.publish_patiently(&address, bundle).await
+    }
+
+    async fn reject(
+        &self,
+        message: &Message,
+        rejection: &EventRejection,
+    ) -> Result<(), PublishFault> {
+        let rejected = rejected(message, rejection, &self.clock);
+        let address = self.topology.rejected_address();
+        self.publisher.publish_patiently(&address, rejected).await?;
+        self.metrics.event(EventFate::Rejected);
+        info!(
+            code = rejection.code.name(),
+            field = rejection.field,
+            routing_key = message.routing_key,
+            "event rejected"
+        );
+        Ok(())
+    }
+}
+
+fn rejected(message: &Message, rejection: &EventRejection, clock: &Clock) -> Envelope {
+    encode_rejected(
+        &message.envelope,
+        &message.routing_key,
+        rejection,
+        clock.now(),
+    )
+}
