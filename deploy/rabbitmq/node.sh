@@ -20,6 +20,9 @@
 #       RabbitMQ writes the list of its quorum queues with a delay of half a second: a queue
 #       declared less than a second before is lost, with every message confirmed in it.
 #
+#   node.sh ctl DIR COMMAND...
+#       Runs rabbitmqctl against the node that runs in DIR.
+#
 #   node.sh install 3.10|4.3
 #       3.10 is the distribution's package, installed without starting its service.
 #       4.3 comes from Debian testing with its own Erlang and C library. It is unpacked
@@ -49,7 +52,7 @@ main() {
     local command=${1:-help}
     (($# == 0)) || shift
     case $command in
-        start | stop | kill | install) "$command"_command "$@" ;;
+        start | stop | kill | ctl | install) "$command"_command "$@" ;;
         help | --help | -h) usage ;;
         *) die "unknown command '$command', see: node.sh help" ;;
     esac
@@ -396,6 +399,26 @@ kill_command() {
     say "killing the node in $dir"
     kill -KILL "$server"
     wait_for_end "$server" 10 || die "process $server outlived SIGKILL"
+}
+
+ctl_command() {
+    [[ $# -gt 1 && -d $1 ]] || die "ctl needs the DIR of a node and a command of rabbitmqctl"
+    dir=$(cd "$1" && pwd -P)
+    shift
+    local server enter=() seen=$dir
+    server=$(pid_of server)
+    is_ours "$server" || die "no node runs in $dir"
+    # shellcheck source=/dev/null
+    source "$dir/identity"
+    if [[ $(readlink "/proc/$server/root") != / ]]; then
+        seen=/node enter=(nsenter --target "$server" --mount --root --wd)
+        [[ $EUID -eq 0 ]] || enter+=(--user --preserve-credentials)
+    fi
+    "${enter[@]}" env -i HOME="$seen" LANG=C.UTF-8 \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+        ERL_EPMD_PORT="$EPMD_PORT" ERL_EPMD_ADDRESS=127.0.0.1 ERL_INETRC="$seen/inetrc" \
+        RABBITMQ_CONF_ENV_FILE="$seen/rabbitmq-env.conf" \
+        /usr/lib/rabbitmq/bin/rabbitmqctl --node "$NODE" "$@"
 }
 
 end_process() {

@@ -78,12 +78,7 @@ struct Known {
 
 impl KnownKeys {
     /// Whose key it is. The store being away is a problem only for keys not verified lately.
-    async fn verify(
-        &self,
-        registry: &Registry,
-        key: &str,
-        now: Instant,
-    ) -> Result<Actor, Problem> {
+    async fn verify(&self, registry: &Registry, key: &str, now: Instant) -> Result<Actor, Problem> {
         let hash: [u8; 32] = Sha256::digest(key.as_bytes()).into();
         let known = self.lock().get(&hash).cloned();
         if let Some(known) = &known
@@ -134,5 +129,43 @@ impl KnownKeys {
         self.0
             .lock()
             .expect("nobody panics while holding the known keys")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_model::{Secret, Timestamp};
+    use fanfare_registry::Settings;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_verified_lately_outlives_the_store_for_five_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            database: folder.path().join("fanfare.db"),
+            encryption_key: Some(Secret::new("a".repeat(64))),
+            ..Settings::default()
+        };
+        let registry = Registry::open(&settings).await.unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        let used = registry.create_api_key("used", "tester", now).await;
+        let unused = registry.create_api_key("unused", "tester", now).await;
+        let (used, unused) = (used.unwrap().key, unused.unwrap().key);
+
+        let keys = KnownKeys::default();
+        let start = Instant::now();
+        let verify = async |key: &Secret, seconds| {
+            let at = start + Duration::from_secs(seconds);
+            keys.verify(&registry, key.expose(), at).await.is_ok()
+        };
+        assert!(verify(&used, 0).await);
+        assert!(!verify(&Secret::new("ffk_x".to_owned()), 0).await);
+
+        registry.close().await;
+        assert!(!verify(&unused, 1).await);
+        for (seconds, believed) in [(29, true), (31, true), (299, true), (301, false)] {
+            assert_eq!(verify(&used, seconds).await, believed, "{seconds}");
+        }
     }
 }

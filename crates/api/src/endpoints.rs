@@ -14,7 +14,7 @@ use axum::{
 };
 use fanfare_model::{EndpointId, TenantId};
 use fanfare_registry::EndpointPage;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use self::form::{CreatedEndpoint, EndpointForm, ShownEndpoint};
@@ -66,15 +66,41 @@ pub(crate) async fn create(
 }
 
 /// Which endpoints to list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Page {
-    /// At most this many: 1 to 200, 50 when absent.
-    limit: Option<u32>,
+struct Page {
+    /// At most this many: 1 to 200.
+    #[param(default = 50, minimum = 1, maximum = 200, required = false)]
+    limit: u32,
     /// The `next` of the page before.
     #[param(value_type = Option<String>)]
     after: Option<EndpointId>,
+}
+
+impl Page {
+    fn read(parameters: &[(String, String)]) -> Result<Self, Problem> {
+        let mut page = Self {
+            limit: PAGE,
+            after: None,
+        };
+        for (name, value) in parameters {
+            let refused = |detail: &str| Problem::at(name, Code::InvalidRequest, detail);
+            match name.as_str() {
+                "limit" => {
+                    let limit = value.parse().ok();
+                    let accepted = limit.filter(|limit| (1..=LONGEST_PAGE).contains(limit));
+                    let detail = format!("`limit` must be a number from 1 to {LONGEST_PAGE}");
+                    page.limit = accepted.ok_or_else(|| refused(&detail))?;
+                }
+                "after" => {
+                    let detail = "`after` must be the `next` of another page";
+                    page.after = Some(value.parse().map_err(|_| refused(detail))?);
+                }
+                _ => return Err(refused("accepted parameters are `limit` and `after`")),
+            }
+        }
+        Ok(page)
+    }
 }
 
 /// A page of endpoints, oldest first.
@@ -97,21 +123,17 @@ pub(crate) struct EndpointList {
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
     Path(tenant): Path<TenantId>,
-    Query(page): Query<Page>,
+    Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<EndpointList>, Problem> {
-    let limit = page.limit.unwrap_or(PAGE);
-    if !(1..=LONGEST_PAGE).contains(&limit) {
-        let detail = format!("`limit` must be from 1 to {LONGEST_PAGE}");
-        return Err(Problem::at("limit", Code::InvalidRequest, &detail));
-    }
+    let page = Page::read(&parameters)?;
     let asked = EndpointPage {
         tenant: Some(tenant),
         after: page.after,
         // One more tells whether there is a next page.
-        limit: limit + 1,
+        limit: page.limit + 1,
     };
     let mut endpoints = shared.api.registry.endpoints(&asked).await?;
-    let limit = limit as usize;
+    let limit = page.limit as usize;
     let next = (endpoints.len() > limit).then(|| endpoints[limit - 1].id);
     endpoints.truncate(limit);
     let items = endpoints.into_iter().map(ShownEndpoint::from).collect();
@@ -156,7 +178,11 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let api = &shared.api;
     let now = api.clock.now();
-    if !api.registry.delete_endpoint(&tenant, id, &actor, now).await? {
+    if !api
+        .registry
+        .delete_endpoint(&tenant, id, &actor, now)
+        .await?
+    {
         return Err(no_such_endpoint(&tenant, id));
     }
     shared.registry_changed();

@@ -5,7 +5,7 @@ use axum::{
     extract::{
         FromRequest, FromRequestParts, Request,
         path::ErrorKind,
-        rejection::{BytesRejection, PathRejection},
+        rejection::{BytesRejection, PathRejection, QueryRejection},
     },
     http::{HeaderMap, StatusCode, header},
 };
@@ -25,15 +25,24 @@ impl From<PathRejection> for Problem {
         let PathRejection::FailedToDeserializePathParams(rejection) = rejection else {
             return Self::new(Code::InvalidRequest, "the path is not accepted");
         };
-        match rejection.kind() {
-            ErrorKind::DeserializeError { key, message, .. } => {
-                Self::at(key, Code::InvalidRequest, message)
-            }
-            ErrorKind::InvalidUtf8InPathParam { key } => {
-                Self::at(key, Code::InvalidRequest, "the path must be UTF-8")
-            }
-            other => Self::new(Code::InvalidRequest, &other.to_string()),
-        }
+        let (field, detail) = match rejection.kind() {
+            ErrorKind::DeserializeError { key, message, .. } => (key, &**message),
+            ErrorKind::InvalidUtf8InPathParam { key } => (key, "the path must be UTF-8"),
+            // The rest is about how a route was written, and no request can bring it about.
+            _ => return Self::new(Code::InvalidRequest, "the path is not accepted"),
+        };
+        Self::at(field, Code::InvalidRequest, detail)
+    }
+}
+
+/// The parameters of the query.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Problem))]
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl From<QueryRejection> for Problem {
+    fn from(_: QueryRejection) -> Self {
+        Self::new(Code::InvalidRequest, "the query is not accepted")
     }
 }
 
@@ -97,12 +106,10 @@ fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 fn json_problem(field: &str, fault: &serde_json::Error) -> Problem {
     let text = fault.to_string();
     match fault.classify() {
-        Category::Io | Category::Syntax | Category::Eof => {
-            Problem::new(Code::MalformedJson, &text)
-        }
+        Category::Io | Category::Syntax | Category::Eof => Problem::new(Code::MalformedJson, &text),
         Category::Data if field == "." => Problem::new(Code::InvalidRequest, &text),
         // A value of the wrong type is quoted in the text, and these hold credentials.
-        Category::Data if field.starts_with("secret") || field.starts_with("headers") => {
+        Category::Data if field == "secret" || field.starts_with("headers") => {
             let detail = format!("`{field}` must be made of strings");
             Problem::at(field, Code::InvalidRequest, &detail)
         }

@@ -9,7 +9,6 @@ use axum::{
 };
 use fanfare_wire::{EventRejection, RejectionCode};
 use serde::Serialize;
-use serde_json::json;
 use utoipa::ToSchema;
 
 /// The media type of problem details.

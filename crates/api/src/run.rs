@@ -1,9 +1,6 @@
 //! Serves the API until it is told to stop.
 
-use std::{
-    any::Any,
-    sync::Arc,
-};
+use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
@@ -26,7 +23,9 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Announcer, ApiFault, Health, Settings, auth::{KnownKeys, require_key}, endpoints, events, health,
+    Announcer, ApiFault, Health, Settings,
+    auth::{KnownKeys, require_key},
+    endpoints, events, health,
     openapi::Document,
     problem::{Code, Problem},
 };
@@ -152,7 +151,10 @@ fn guarded(router: Router, settings: &Settings) -> Router {
             Problem::new(Code::MethodNotAllowed, detail)
         })
         .layer(DefaultBodyLimit::max(settings.max_body_bytes))
-        .layer(middleware::from_fn_with_state(settings.request_timeout, limit_time))
+        .layer(middleware::from_fn_with_state(
+            settings.request_timeout,
+            limit_time,
+        ))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(log))
 }
@@ -188,4 +190,48 @@ async fn log(request: Request, next: Next) -> Response {
         "answered a request"
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future, time::Duration};
+
+    use axum::{
+        body::{Body, to_bytes},
+        http::StatusCode,
+    };
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn check(path: &str, status: StatusCode, code: &str) {
+        let settings = Settings {
+            request_timeout: Duration::from_millis(10),
+            ..Settings::default()
+        };
+        let router = Router::new()
+            .route("/panics", get(async || panic_with("hush-hush")))
+            .route("/hangs", get(future::pending::<()>));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = guarded(router, &settings).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
+        let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.contains(&format!(r#""code":"{code}""#)), "{body}");
+        assert!(!body.contains("hush-hush"), "{body}");
+    }
+
+    fn panic_with(text: &str) {
+        panic!("{text}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_or_hangs_is_answered_with_a_problem() {
+        check("/panics", StatusCode::INTERNAL_SERVER_ERROR, "internal").await;
+        check("/hangs", StatusCode::SERVICE_UNAVAILABLE, "timed_out").await;
+    }
 }

@@ -150,7 +150,10 @@ impl Broker {
         self.inbox(vec![Subscription::exclusive(exchange, CONTROL_PREFETCH)])
     }
 
-    /// Looks at the first messages of a queue; they stay in it, in their order.
+    /// Looks at the first messages of a queue; they stay in it.
+    ///
+    /// Messages that were looked at come before all others, the longest untouched first: a later look
+    /// with the same limit sees the same messages in the same order.
     pub async fn peek(&self, queue: &str, limit: usize) -> Result<Vec<Envelope>, BrokerFault> {
         let channel = self.consuming_channel().await?;
         let looking = || BrokerFault::operation(format!("looking into queue `{queue}`"));
@@ -322,10 +325,8 @@ fn declaring(what: String, source: lapin::Error) -> BrokerFault {
 
 /// Whether the broker closed the channel for this reason.
 pub(crate) fn is_soft_error(error: &lapin::Error, expected: &AMQPSoftError) -> bool {
-    match error.kind() {
-        lapin::ErrorKind::ProtocolError(error) => {
-            matches!(error.kind(), AMQPErrorKind::Soft(kind) if kind == expected)
-        }
-        _ => false,
-    }
+    let lapin::ErrorKind::ProtocolError(error) = error.kind() else {
+        return false;
+    };
+    matches!(error.kind(), AMQPErrorKind::Soft(kind) if kind == expected)
 }

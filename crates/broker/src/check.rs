@@ -44,11 +44,13 @@ impl Topology {
         let connection = Broker::probe(settings).await?;
         let mut findings = Vec::new();
         for spec in topology.exchanges() {
-            let exists = exchange_exists(&connection, &spec.name).await?;
-            let channel = open(&connection).await?;
-            let verdict = match exists {
-                true => compared(declare_exchange(&channel, spec).await)?,
-                false => Verdict::Missing,
+            let verdict = if exchange_exists(&connection, &spec.name).await? {
+                let channel = open(&connection).await?;
+                let declared = declare_exchange(&channel, spec).await;
+                finish(channel).await?;
+                compared(declared)?
+            } else {
+                Verdict::Missing
             };
             findings.push(Finding {
                 kind: "exchange",
@@ -57,11 +59,13 @@ impl Topology {
             });
         }
         for spec in topology.queues() {
-            let exists = queue_exists(&connection, &spec.name).await?;
-            let channel = open(&connection).await?;
-            let verdict = match exists {
-                true => compared(declare_queue(&channel, spec).await)?,
-                false => Verdict::Missing,
+            let verdict = if queue_exists(&connection, &spec.name).await? {
+                let channel = open(&connection).await?;
+                let declared = declare_queue(&channel, spec).await;
+                finish(channel).await?;
+                compared(declared)?
+            } else {
+                Verdict::Missing
             };
             findings.push(Finding {
                 kind: "queue",
@@ -90,6 +94,16 @@ async fn open(connection: &Connection) -> Result<Channel, BrokerFault> {
     opened.map_err(BrokerFault::operation("opening a channel"))
 }
 
+/// Closes the channel of a question, unless the answer did. A connection does not close in order
+/// over one that is being dropped.
+async fn finish(channel: Channel) -> Result<(), BrokerFault> {
+    if !channel.status().connected() {
+        return Ok(());
+    }
+    let closed = channel.close(200, "answered".into()).await;
+    closed.map_err(BrokerFault::operation("closing a channel"))
+}
+
 async fn exchange_exists(connection: &Connection, name: &str) -> Result<bool, BrokerFault> {
     let options = ExchangeDeclareOptions {
         passive: true,
@@ -101,6 +115,7 @@ async fn exchange_exists(connection: &Connection, name: &str) -> Result<bool, Br
     let asked = channel
         .exchange_declare(name.into(), kind, options, FieldTable::default())
         .await;
+    finish(channel).await?;
     found(asked, name)
 }
 
@@ -113,6 +128,7 @@ async fn queue_exists(connection: &Connection, name: &str) -> Result<bool, Broke
     let asked = channel
         .queue_declare(name.into(), options, FieldTable::default())
         .await;
+    finish(channel).await?;
     found(asked.map(|_| ()), name)
 }
 

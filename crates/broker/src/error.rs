@@ -55,17 +55,17 @@ impl BrokerFault {
 
 /// The broker's refusals last, except when it is the broker that is in trouble.
 fn is_transient(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else {
+        return true;
+    };
     match error.kind() {
-        ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Hard(kind) => matches!(
-                kind,
-                AMQPHardError::CONNECTIONFORCED
-                    | AMQPHardError::RESOURCEERROR
-                    | AMQPHardError::INTERNALERROR
-            ),
-            AMQPErrorKind::Soft(_) => false,
-        },
-        _ => true,
+        AMQPErrorKind::Hard(kind) => matches!(
+            kind,
+            AMQPHardError::CONNECTIONFORCED
+                | AMQPHardError::RESOURCEERROR
+                | AMQPHardError::INTERNALERROR
+        ),
+        AMQPErrorKind::Soft(_) => false,
     }
 }
 

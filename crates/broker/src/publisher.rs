@@ -21,9 +21,10 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use lapin::{
-    BasicProperties, Channel, Confirmation,
+    BasicProperties, Channel,
     message::BasicReturnMessage,
     options::{BasicPublishOptions, ConfirmSelectOptions},
+    protocol::AMQPSoftError,
     types::ShortString,
 };
 use tokio::{
@@ -35,6 +36,7 @@ use tracing::{error, warn};
 
 use crate::{
     Address, PublishFault,
+    broker::is_soft_error,
     confirmed::{Confirmed, Fate, Identity},
     connection::{Link, Session},
     convert::{short, to_properties},
@@ -75,6 +77,11 @@ impl PublisherStatus {
     /// Whether RabbitMQ refuses to read publishes because it runs out of memory or disk.
     pub fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, is_blocked: bool, unconfirmed: usize) {
+        self.blocked.store(is_blocked, Ordering::Relaxed);
+        self.unconfirmed.store(unconfirmed, Ordering::Relaxed);
     }
 }
 
@@ -160,7 +167,8 @@ struct Pump {
 }
 
 enum Progress {
-    Confirmed(u64, lapin::Result<Confirmation>),
+    /// The confirm of a publish; whether it is positive, and the return of some message that came with it.
+    Confirmed(u64, lapin::Result<(bool, Option<Identity>)>),
     /// Everything that was complete when the fence was set came before it.
     Fence,
 }
@@ -193,10 +201,7 @@ impl Pump {
 
     /// Publishes on one channel until it is lost or everything is done.
     async fn pump(&mut self, session: &Session) -> lapin::Result<Ended> {
-        let channel = session.connection.create_channel().await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await?;
+        let channel = open_channel(session).await?;
         let mut blocked = session.blocked.clone();
         let mut confirmed = Confirmed::default();
         let mut confirms = FuturesUnordered::new();
@@ -213,10 +218,7 @@ impl Pump {
         let mut last_sign = Instant::now();
         loop {
             let is_blocked = *blocked.borrow_and_update();
-            self.status.blocked.store(is_blocked, Ordering::Relaxed);
-            self.status
-                .unconfirmed
-                .store(self.unconfirmed.len(), Ordering::Relaxed);
+            self.status.tell(is_blocked, self.unconfirmed.len());
             if confirms.is_empty() && self.accepted.is_closed() && self.accepted.is_empty() {
                 return Ok(Ended::Finished);
             }
@@ -226,20 +228,15 @@ impl Pump {
             // Biased, so that confirms, which make room, come before new work.
             tokio::select! { biased;
                 Some(progress) = confirms.next() => {
-                    match progress {
-                        Progress::Confirmed(number, Ok(confirmation)) => {
-                            last_sign = Instant::now();
-                            let acked = confirmation.is_ack();
-                            let carried = confirmation.take_message();
-                            confirmed.note(number, acked, carried.as_ref().map(returned_identity));
+                    last_sign = Instant::now();
+                    if let Err(error) = self.note(progress, &mut confirmed) {
+                        warn!(%error, "publishes were interrupted; they are made again");
+                        if is_soft_error(&error, &AMQPSoftError::NOTFOUND) {
+                            // An exchange is gone. A new connection declares everything anew.
+                            drop(session.connection.close(200, "an exchange is gone".into()).await);
                         }
-                        Progress::Confirmed(_, Err(error)) => {
-                            warn!(%error, "publishes were interrupted; they are made again");
-                            return Ok(Ended::ConnectionLost);
-                        }
-                        Progress::Fence => confirmed.fence_passed(),
+                        return Ok(Ended::ConnectionLost);
                     }
-                    self.answer(&mut confirmed);
                     if confirmed.wants_fence() {
                         // Futures that are ready come out in the order in which they became ready.
                         confirms.push(Either::Right(future::ready(Progress::Fence)));
@@ -277,6 +274,18 @@ impl Pump {
             next = has_room.then(|| self.accepted.try_recv().ok()).flatten();
         }
         taken
+    }
+
+    fn note(&mut self, progress: Progress, confirmed: &mut Confirmed) -> lapin::Result<()> {
+        match progress {
+            Progress::Confirmed(number, confirmation) => {
+                let (acked, carried) = confirmation?;
+                confirmed.note(number, acked, carried);
+            }
+            Progress::Fence => confirmed.fence_passed(),
+        }
+        self.answer(confirmed);
+        Ok(())
     }
 
     /// Answers the callers of all publishes that can be decided about.
@@ -356,5 +365,18 @@ async fn publish_one(channel: Channel, number: u64, outgoing: Arc<Outgoing>) -> 
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
-    Progress::Confirmed(number, confirmation)
+    let noted = confirmation.map(|confirmation| {
+        let acked = confirmation.is_ack();
+        let carried = confirmation.take_message();
+        (acked, carried.as_ref().map(returned_identity))
+    });
+    Progress::Confirmed(number, noted)
+}
+
+async fn open_channel(session: &Session) -> lapin::Result<Channel> {
+    let channel = session.connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    Ok(channel)
 }

@@ -48,7 +48,9 @@ pub struct Receipt {
 struct Unsettled {
     epoch: u64,
     tag: u64,
+    /// Those not settled yet.
     parts: AtomicUsize,
+    all_parts: AtomicUsize,
     suspect: AtomicBool,
     current_epoch: Arc<AtomicU64>,
     verdicts: mpsc::Sender<Verdict>,
@@ -65,6 +67,7 @@ impl Receipt {
                 epoch,
                 tag,
                 parts: AtomicUsize::new(1),
+                all_parts: AtomicUsize::new(1),
                 suspect: AtomicBool::new(false),
                 current_epoch,
                 verdicts,
@@ -76,6 +79,7 @@ impl Receipt {
     pub fn split(self, parts: usize) -> Vec<Self> {
         // Nobody else holds a share yet: splitting consumes the only receipt or one part of it.
         self.message.parts.fetch_add(parts, Ordering::AcqRel);
+        self.message.all_parts.store(parts, Ordering::Release);
         let shares = (0..parts).map(|_| Self {
             message: Arc::clone(&self.message),
         });
@@ -91,6 +95,11 @@ impl Receipt {
 
     /// Gives the whole message back to its queue, to be handled again here or elsewhere.
     pub fn hand_back(self) {}
+
+    /// Whether the message has more parts than this one, settled or not.
+    pub fn is_shared(&self) -> bool {
+        self.message.all_parts.load(Ordering::Acquire) > 1
+    }
 
     /// Whether the connection that the message came over is gone, so that the broker will give it out again.
     pub fn is_void(&self) -> bool {

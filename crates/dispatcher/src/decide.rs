@@ -125,7 +125,10 @@ pub(crate) fn after_attempt(
         | Outcome::NotConnected { .. }
         | Outcome::TlsFailed { .. } => {}
     }
-    match policy.schedule.wait_after(failed_before.saturating_add(1), jitter) {
+    match policy
+        .schedule
+        .wait_after(failed_before.saturating_add(1), jitter)
+    {
         Some(wait) => Settlement::Retry {
             at: now + wait.max(hold_back(outcome).unwrap_or_default()),
             failure,
@@ -243,11 +246,21 @@ mod tests {
             (answered(429), FailureClass::Status429),
             (answered(500), FailureClass::Status5xx),
             (Outcome::TimedOut, FailureClass::Timeout),
-            (Outcome::NameNotResolved { detail: detail() }, FailureClass::Dns),
-            (Outcome::NotConnected { detail: detail() }, FailureClass::Connect),
+            (
+                Outcome::NameNotResolved { detail: detail() },
+                FailureClass::Dns,
+            ),
+            (
+                Outcome::NotConnected { detail: detail() },
+                FailureClass::Connect,
+            ),
             (Outcome::TlsFailed { detail: detail() }, FailureClass::Tls),
         ] {
-            assert_eq!(retried_at(&settle(&outcome)), Some((1060, class)), "{outcome:?}");
+            assert_eq!(
+                retried_at(&settle(&outcome)),
+                Some((1060, class)),
+                "{outcome:?}"
+            );
         }
     }
 
@@ -258,8 +271,14 @@ mod tests {
             (answered(410), DeadLetterReason::Gone),
             (answered(400), DeadLetterReason::Refused),
             (answered(422), DeadLetterReason::Refused),
-            (Outcome::Blocked { detail: detail() }, DeadLetterReason::Blocked),
-            (Outcome::Unbuildable { detail: detail() }, DeadLetterReason::Template),
+            (
+                Outcome::Blocked { detail: detail() },
+                DeadLetterReason::Blocked,
+            ),
+            (
+                Outcome::Unbuildable { detail: detail() },
+                DeadLetterReason::Template,
+            ),
         ] {
             assert_eq!(dead_because(&settle(&outcome)), Some(reason), "{outcome:?}");
         }
@@ -308,7 +327,9 @@ mod tests {
     fn delivery() -> Delivery {
         let mut event = Event::for_tests("t", "s", "1", "a", b"{}");
         let deadline = AttributeValue::Text(at(500).to_string());
-        event.extensions.insert("deliverbefore".to_owned(), deadline);
+        event
+            .extensions
+            .insert("deliverbefore".to_owned(), deadline);
         let id = endpoint("https://example.com/").id;
         Delivery::new(Arc::new(event), id, 3, TraceContext::default(), at(0))
     }
@@ -340,25 +361,59 @@ mod tests {
             (100, EndpointState::Active, none, None),
             (501, disabled.clone(), none, dead(DeadLetterReason::Expired)),
             (100, disabled, none, dead(DeadLetterReason::Disabled)),
-            (100, EndpointState::Paused, gone, defer(130, DeferReason::Paused)),
-            (100, EndpointState::Active, gone, dead(DeadLetterReason::Gone)),
-            (100, EndpointState::Active, held(160), defer(160, DeferReason::HeldBack)),
+            (
+                100,
+                EndpointState::Paused,
+                gone,
+                defer(130, DeferReason::Paused),
+            ),
+            (
+                100,
+                EndpointState::Active,
+                gone,
+                dead(DeadLetterReason::Gone),
+            ),
+            (
+                100,
+                EndpointState::Active,
+                held(160),
+                defer(160, DeferReason::HeldBack),
+            ),
             (100, EndpointState::Active, held(100), None),
         ] {
             let endpoint = Endpoint {
                 state,
                 ..endpoint("https://example.com/")
             };
-            assert_eq!(before_attempt(&delivery(), &endpoint, lane, at(second)), expected);
+            assert_eq!(
+                before_attempt(&delivery(), &endpoint, lane, at(second)),
+                expected
+            );
         }
     }
 
     #[test]
     fn an_endpoint_is_deleted_only_when_the_registry_is_as_new_as_the_delivery() {
         for (version, expected) in [
-            (2, Settlement::Defer { until: at(101), why: DeferReason::RegistryBehind }),
-            (3, Settlement::Discard { reason: DiscardReason::EndpointDeleted }),
-            (4, Settlement::Discard { reason: DiscardReason::EndpointDeleted }),
+            (
+                2,
+                Settlement::Defer {
+                    until: at(101),
+                    why: DeferReason::RegistryBehind,
+                },
+            ),
+            (
+                3,
+                Settlement::Discard {
+                    reason: DiscardReason::EndpointDeleted,
+                },
+            ),
+            (
+                4,
+                Settlement::Discard {
+                    reason: DiscardReason::EndpointDeleted,
+                },
+            ),
         ] {
             let snapshot = Snapshot::new(version, Vec::new());
             assert_eq!(endpoint_of(&delivery(), &snapshot, at(100)), Err(expected));

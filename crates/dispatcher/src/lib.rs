@@ -1,12 +1,30 @@
-//! Attempts deliveries: one signed request each, and what became of it.
+//! Attempts deliveries: one signed request each, and what becomes of it.
+//!
+//! A dispatcher consumes the partitions it owns. Each delivery goes through its endpoint's lane, which
+//! bounds the requests in flight and their rate; the outcome of the attempt decides its settlement;
+//! the settlement is carried out at the broker, confirmed, and only then is the message acknowledged.
+//! What has to wait longer than seconds waits in the broker's delay line, never here.
+//!
+//! Reading order: `run.rs` is the loop, `decide.rs` the rules, `lane.rs` the waiting, `attempt.rs` the
+//! request, `settle.rs` the consequences.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the loop that attempts is not here yet")
-)]
+mod run;
+
+mod decide;
+mod lane;
+mod lanes;
+mod seen;
 
 mod attempt;
 mod egress;
 mod request;
 
+mod crashed;
+mod settle;
+
+mod metrics;
+mod settings;
+
 pub use egress::{Egress, EgressFault, EgressSettings, Resolver};
+pub use run::{Dispatcher, run};
+pub use settings::Settings;

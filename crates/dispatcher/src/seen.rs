@@ -79,7 +79,9 @@ impl Seen {
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
-        self.0.lock().expect("nobody panics while holding the window")
+        self.0
+            .lock()
+            .expect("nobody panics while holding the window")
     }
 }
 
@@ -144,6 +146,7 @@ mod tests {
         }
         drop(fresh(&seen, key(1, 1)));
         assert!(matches!(seen.claim(key(2, 1)), Claim::Settled));
-        assert_eq!(seen.window().order.len(), seen.window().settled.len());
+        let window = seen.window();
+        assert_eq!(window.order.len(), window.settled.len());
     }
 }

@@ -6,7 +6,7 @@ use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{
         BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions,
-        ConfirmSelectOptions, QueueDeclareOptions,
+        ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable, LongString},
 };
@@ -153,6 +153,33 @@ impl PlainAmqp {
         declared.await.ok().map(|queue| queue.message_count())
     }
 
+    /// Declares a quorum queue without any arguments of ours.
+    pub async fn declare_plain_queue(&self, name: &str) {
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let mut arguments = FieldTable::default();
+        let kind = AMQPValue::LongString(LongString::from("quorum"));
+        arguments.insert("x-queue-type".into(), kind);
+        let declared = self.channel.queue_declare(name.into(), options, arguments);
+        declared.await.expect("the queue is declared");
+    }
+
+    /// Deletes a queue with everything in it.
+    pub async fn delete_queue(&self, name: &str) {
+        let options = QueueDeleteOptions::default();
+        let deleted = self.channel.queue_delete(name.into(), options).await;
+        deleted.expect("the queue is deleted");
+    }
+
+    /// Deletes an exchange with its bindings.
+    pub async fn delete_exchange(&self, name: &str) {
+        let options = ExchangeDeleteOptions::default();
+        let deleted = self.channel.exchange_delete(name.into(), options).await;
+        deleted.expect("the exchange is deleted");
+    }
+
     /// The channel, for what this client does not offer.
     pub fn channel(&self) -> &Channel {
         &self.channel
@@ -160,10 +187,14 @@ impl PlainAmqp {
 }
 
 fn as_text(table: &FieldTable) -> BTreeMap<String, String> {
-    let text = |value: &AMQPValue| match value {
-        AMQPValue::LongString(text) => text.to_string(),
-        AMQPValue::LongLongInt(number) => number.to_string(),
-        other => format!("{other:?}"),
+    let text = |value: &AMQPValue| {
+        if let AMQPValue::LongString(text) = value {
+            text.to_string()
+        } else if let AMQPValue::LongLongInt(number) = value {
+            number.to_string()
+        } else {
+            format!("{value:?}")
+        }
     };
     let rows = table.into_iter();
     rows.map(|(name, value)| (name.to_string(), text(value)))

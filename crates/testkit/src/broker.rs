@@ -8,6 +8,8 @@ use std::{
 
 use fanfare_broker::{Settings, Topology};
 
+use crate::eventually;
+
 /// The versions of RabbitMQ that tests run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -79,24 +81,50 @@ impl TestBroker {
         Topology::new(&self.settings())
     }
 
-    /// Closes every client connection of the virtual host from the broker's side.
-    pub fn drop_connections(&self) {
-        let listing = self.management.request(
-            "GET",
-            &format!("/api/vhosts/{}/connections", self.vhost),
-            "",
-        );
-        for part in listing.split("\"name\":\"").skip(1) {
-            let name = part.split('"').next().unwrap_or_default();
-            if name.contains("->") {
-                let name = name
-                    .replace(' ', "%20")
-                    .replace('>', "%3E")
-                    .replace(':', "%3A");
-                self.management
-                    .request("DELETE", &format!("/api/connections/{name}"), "");
-            }
+    /// All messages of a queue, those given out and not settled included. Up to some seconds old.
+    pub fn messages(&self, queue: &str) -> Option<u64> {
+        let path = format!("/api/queues/{}/{queue}?columns=messages", self.vhost);
+        let answer = self.management.request("GET", &path, "");
+        let (_, number) = answer.split_once("\"messages\":")?;
+        number.trim_end_matches('}').parse().ok()
+    }
+
+    /// How many consumers a queue has, active or not. Up to some seconds old.
+    pub fn consumers(&self, queue: &str) -> usize {
+        let path = format!("/api/consumers/{}", self.vhost);
+        let listing = self.management.request("GET", &path, "");
+        listing.matches(&format!("\"name\":\"{queue}\"")).count()
+    }
+
+    /// Closes client connections of the virtual host from the broker's side, once this many are known.
+    ///
+    /// The management API learns of a connection some seconds after it was made.
+    pub async fn drop_connections(&self, at_least: usize) {
+        let names = eventually(Duration::from_secs(60), "connections to drop", async || {
+            let names = self.connections();
+            (names.len() >= at_least).then_some(names)
+        })
+        .await;
+        for name in names {
+            let path = format!("/api/connections/{name}");
+            self.management.request("DELETE", &path, "");
         }
+    }
+
+    /// The names of the connections, as a path has them.
+    fn connections(&self) -> Vec<String> {
+        let path = format!("/api/vhosts/{}/connections", self.vhost);
+        let listing = self.management.request("GET", &path, "");
+        let names = listing.split("\"name\":\"").skip(1);
+        let names = names.filter_map(|part| part.split_once('"'));
+        let names = names.map(|(name, _)| name).filter(|n| n.contains("->"));
+        names
+            .map(|name| {
+                name.replace(' ', "%20")
+                    .replace('>', "%3E")
+                    .replace(':', "%3A")
+            })
+            .collect()
     }
 }
 

@@ -1,14 +1,16 @@
 //! A RabbitMQ node of a test's own, to stop and to crash.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use fanfare_broker::Settings;
 use tempfile::TempDir;
 
-use crate::{Version, broker::settings_for};
+use crate::{Version, broker::settings_for, eventually};
 
 /// A node that lives as long as this value. Everything it writes goes with it.
 pub struct Node {
@@ -58,8 +60,30 @@ impl Node {
         self.script("start").await;
     }
 
+    /// Runs a command of `rabbitmqctl`, which takes a second or two.
+    pub async fn control(&self, arguments: &[&str]) -> String {
+        let mut command = self.command("ctl");
+        command.args(arguments);
+        self.run(command, "ctl").await
+    }
+
+    /// Waits until a queue would outlive a crash.
+    ///
+    /// RabbitMQ writes the list of its quorum queues with a delay; a queue declared just before a crash
+    /// is lost with all that was confirmed in it.
+    pub async fn keeps_queue(&self, name: &str) {
+        let what = format!("queue `{name}` in the list on disk");
+        eventually(Duration::from_secs(30), &what, async || {
+            is_listed(self.directory.path(), name).then_some(())
+        })
+        .await;
+    }
+
     async fn script(&self, subcommand: &'static str) -> String {
-        let mut command = self.command(subcommand);
+        self.run(self.command(subcommand), subcommand).await
+    }
+
+    async fn run(&self, mut command: Command, subcommand: &'static str) -> String {
         tokio::task::spawn_blocking(move || run(&mut command))
             .await
             .expect("running a script does not panic")
@@ -84,6 +108,20 @@ impl Drop for Node {
             drop(fault);
         }
     }
+}
+
+/// Whether a list of quorum queues (`names.dets`) below `directory` has the name.
+fn is_listed(directory: &Path, name: &str) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return is_listed(&path, name);
+        }
+        let list = (entry.file_name() == "names.dets").then(|| fs::read(&path).ok());
+        let list = list.flatten().unwrap_or_default();
+        list.windows(name.len()).any(|part| part == name.as_bytes())
+    })
 }
 
 fn run(command: &mut Command) -> Result<String, String> {

@@ -25,7 +25,7 @@ use crate::problem::{Code, Problem};
 }))]
 pub(crate) struct EndpointForm {
     /// Where requests go: an absolute http or https URL of a public host.
-    #[schema(required = true, nullable = false, value_type = String, format = Uri)]
+    #[schema(required = true, nullable = false, value_type = String, format = "uri")]
     url: Option<TargetUrl>,
     /// The event types it wants: a type, the first words of types followed by `.*`, or `*`. 1 to 100.
     #[schema(required = true, nullable = false, value_type = Vec<String>)]
@@ -62,14 +62,17 @@ impl EndpointForm {
         tenant: TenantId,
         egress: &EgressPolicy,
     ) -> Result<NewEndpoint, Problem> {
-        let url = self.url.ok_or_else(|| {
-            missing("url", "an absolute URL such as https://example.com/hooks")
-        })?;
+        let url = self
+            .url
+            .ok_or_else(|| missing("url", "an absolute URL such as https://example.com/hooks"))?;
         egress
             .check_url(&url)
             .map_err(|blocked| refused("url", &blocked.to_string()))?;
         let event_types = self.event_types.ok_or_else(|| {
-            missing("event_types", "a list of types and patterns such as `reward.*`, or `[\"*\"]`")
+            missing(
+                "event_types",
+                "a list of types and patterns such as `reward.*`, or `[\"*\"]`",
+            )
         })?;
         let defaults = NewEndpoint::new(tenant, url, event_types);
         let new = NewEndpoint {
@@ -95,8 +98,12 @@ impl EndpointForm {
 }
 
 fn read_timeout(seconds: f64) -> Result<Duration, Problem> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| refused("timeout", "`timeout` must be a number of seconds from 1 to 30"))
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        refused(
+            "timeout",
+            "`timeout` must be a number of seconds from 1 to 30",
+        )
+    })
 }
 
 fn read_headers(headers: &BTreeMap<String, String>) -> Result<Vec<HeaderField>, Problem> {
@@ -126,7 +133,10 @@ fn read_secret(secret: Option<&Secret>) -> Result<Vec<SigningSecret>, Problem> {
 }
 
 fn missing(field: &str, expected: &str) -> Problem {
-    refused(field, &format!("`{field}` is missing: accepted is {expected}"))
+    refused(
+        field,
+        &format!("`{field}` is missing: accepted is {expected}"),
+    )
 }
 
 fn refused(field: &str, detail: &str) -> Problem {
@@ -144,7 +154,7 @@ pub(crate) struct ShownEndpoint {
     #[schema(value_type = String)]
     tenant: TenantId,
     /// Where requests go.
-    #[schema(value_type = String, format = Uri)]
+    #[schema(value_type = String, format = "uri")]
     url: TargetUrl,
     /// What its owner calls it.
     description: String,

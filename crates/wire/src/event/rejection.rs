@@ -63,6 +63,8 @@ pub enum RejectionCode {
     UnsupportedMode,
     /// The data is not what its media type says.
     InvalidData,
+    /// No event at all, but a message on a delivery queue that is no bundle.
+    UnreadableDelivery,
 }
 
 impl RejectionCode {
@@ -77,6 +79,7 @@ impl RejectionCode {
             Self::TooLarge => "too_large",
             Self::UnsupportedMode => "unsupported_mode",
             Self::InvalidData => "invalid_data",
+            Self::UnreadableDelivery => "unreadable_delivery",
         }
     }
 }

@@ -1,0 +1,220 @@
+//! What becomes of endpoints, and what is never told of them.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use fanfare_broker::Broker;
+use fanfare_model::EgressPolicy;
+use fanfare_testkit::{TestBroker, Version, eventually};
+use fanfare_wire::ControlMessage;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Server, problem, unreachable};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+fn everything() -> Value {
+    json!({
+        "url": "https://example.com/hooks?x=1",
+        "event_types": ["reward.*", "referral.confirmed"],
+        "description": "the shop",
+        "rate": "50/s burst 10",
+        "max_in_flight": 4,
+        "timeout": 2.5,
+        "schedule": [0, 60],
+        "success": "200,202",
+        "permanent": "400-404",
+        "headers": {"Authorization": "Bearer hush-hush"},
+        "secret": SECRET,
+    })
+}
+
+#[tokio::test]
+async fn an_endpoint_is_shown_as_it_was_created() {
+    let server = Server::without_broker().await;
+    let response = server.create(&everything()).await;
+    assert_eq!(response.status(), 201);
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    let mut created: Value = response.json().await.unwrap();
+    assert_eq!(created["secret"], SECRET);
+
+    let shown: Value = server.get(&location).await.json().await.unwrap();
+    created.as_object_mut().unwrap().remove("secret");
+    assert_eq!(created, shown);
+    let id = shown["id"].as_str().unwrap();
+    assert_eq!(location, format!("/v1/tenants/t/endpoints/{id}"));
+    let mut constant = shown.clone();
+    for changing in ["id", "created_at", "updated_at"] {
+        constant[changing] = json!("…");
+    }
+    insta::assert_json_snapshot!("an_endpoint", constant);
+}
+
+#[tokio::test]
+async fn what_is_left_out_has_its_default_and_a_secret_is_made() {
+    let server = Server::without_broker().await;
+    let minimal = json!({"url": "https://example.com/", "event_types": ["*"]});
+    let created: Value = server.create(&minimal).await.json().await.unwrap();
+    for (member, expected) in [
+        ("description", json!("")),
+        ("state", json!("active")),
+        ("rate", json!(null)),
+        ("max_in_flight", json!(16)),
+        ("timeout", json!(15.0)),
+        ("success", json!("200-299")),
+        ("permanent", json!("")),
+        ("header_names", json!([])),
+    ] {
+        assert_eq!(created[member], expected, "{member}");
+    }
+    let secret = created["secret"].as_str().unwrap();
+    assert!(secret.parse::<fanfare_model::SigningSecret>().is_ok());
+}
+
+#[tokio::test]
+async fn an_allowed_network_may_be_registered() {
+    let allowing = EgressPolicy::allowing(vec!["127.0.0.0/8".parse().unwrap()]);
+    let server = Server::start(&unreachable(), |api| api.egress = allowing).await;
+    let local = json!({"url": "http://127.0.0.1:9000/", "event_types": ["*"]});
+    assert_eq!(server.create(&local).await.status(), 201);
+}
+
+#[tokio::test]
+async fn a_deleted_endpoint_is_gone_and_the_change_is_ascribed_to_the_key() {
+    let server = Server::without_broker().await;
+    let created = server.create(&everything()).await;
+    let path = created.headers()["location"].to_str().unwrap().to_owned();
+    let others = path.replace("/t/", "/u/");
+    for (path, status) in [(&others, 404), (&path, 204), (&path, 404)] {
+        let response = server.call(Method::DELETE, path).send().await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+    }
+    let (status, code, _) = problem(server.get(&path).await).await;
+    assert_eq!((status, &*code), (404, "no_such_endpoint"));
+
+    let audit = server.registry.audit(2).await.unwrap();
+    let actions: Vec<_> = audit.iter().map(|entry| &*entry.action).collect();
+    assert_eq!(actions, ["endpoint.delete", "endpoint.create"]);
+    for entry in &audit {
+        assert!(entry.actor.starts_with("key_"), "{}", entry.actor);
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_and_end() {
+    let server = Server::without_broker().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let created: Value = server.create(&everything()).await.json().await.unwrap();
+        ids.push(created["id"].clone());
+    }
+    ids.sort_by_key(ToString::to_string);
+    let mut listed = Vec::new();
+    let mut sizes = Vec::new();
+    let mut query = "limit=2".to_owned();
+    loop {
+        let path = format!("/v1/tenants/t/endpoints?{query}");
+        let page: Value = server.get(&path).await.json().await.unwrap();
+        let items = page["items"].as_array().unwrap();
+        sizes.push(items.len());
+        listed.extend(items.iter().map(|item| item["id"].clone()));
+        match page["next"].as_str() {
+            Some(next) => query = format!("limit=2&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!((listed, sizes), (ids, vec![2, 2, 1]));
+}
+
+#[tokio::test]
+async fn a_change_is_announced_to_other_processes() {
+    let rabbit = TestBroker::new(Version::V4_3);
+    let settings = rabbit.settings();
+    let server = Server::start(&settings, |_| {}).await;
+    let within = Duration::from_secs(30);
+    let other = Broker::connect(&settings, "another process", within);
+    let other = other.await.unwrap();
+    let mut inbox = other.control_inbox();
+    // Only what is announced after the inbox was opened is heard, so changes go on until one is.
+    let heard = eventually(within, "an announcement", async || {
+        assert_eq!(server.create(&everything()).await.status(), 201);
+        inbox.try_next()
+    });
+    let message = heard.await;
+    let said = ControlMessage::decode(&message.envelope);
+    message.receipt.settle();
+    assert!(
+        matches!(said, Some(ControlMessage::RegistryChanged { version }) if version > 0),
+        "{said:?}"
+    );
+    other.close().await;
+}
+
+/// Takes log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_told_twice_or_logged() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    // The test's runtime has one thread, so this hears the server too.
+    let _hearing = tracing::subscriber::set_default(subscriber);
+
+    let server = Server::without_broker().await;
+    let created = server.create(&everything()).await;
+    let path = created.headers()["location"].to_str().unwrap().to_owned();
+    let mut told = String::new();
+    for path in [&*path, "/v1/tenants/t/endpoints", "/metrics", "/readyz"] {
+        told += &server.get(path).await.text().await.unwrap();
+    }
+    for (member, value) in [
+        ("secret", json!(format!("{SECRET}!"))),
+        ("secret", json!([SECRET])),
+        ("secrets", json!([SECRET])),
+        ("headers", json!({"host": "Bearer hush-hush"})),
+        ("headers", json!({"x": ["Bearer hush-hush"]})),
+        ("headers", json!("Bearer hush-hush")),
+    ] {
+        let mut refused = everything();
+        refused[member] = value;
+        let response = server.create(&refused).await;
+        assert_eq!(response.status(), 400);
+        told += &response.text().await.unwrap();
+    }
+
+    let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("answered a request"), "{logged}");
+    assert!(
+        logged.contains("/v1/tenants/{tenant}/endpoints"),
+        "{logged}"
+    );
+    // The client and the server's libraries share the log; only our lines are ours.
+    let ours: String = logged
+        .lines()
+        .filter(|line| line.contains("fanfare"))
+        .collect();
+    for secret in [SECRET, "hush-hush", &server.key] {
+        assert!(!told.contains(secret), "{secret} was told: {told}");
+        assert!(!ours.contains(secret), "{secret} was logged");
+    }
+}

@@ -1,0 +1,7 @@
+//! The API as its callers meet it: a real listener, a real store, and RabbitMQ where events matter.
+
+mod endpoints;
+mod events;
+mod process;
+mod refusals;
+mod support;

@@ -1,0 +1,108 @@
+//! The numbers that the dispatcher owns. Labels are bounded: ids live in logs and history.
+
+use std::time::Duration;
+
+use fanfare_model::{FailureClass, Settlement};
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter, UpDownCounter},
+};
+
+/// Upper bounds of the latency buckets, in seconds: from a millisecond to the longest timeout.
+const LATENCY_BUCKETS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0,
+];
+
+/// Attempts, settlements and how long things took.
+pub(crate) struct Metrics {
+    attempts: Counter<u64>,
+    attempt_seconds: Histogram<f64>,
+    end_to_end_seconds: Histogram<f64>,
+    settlements: Counter<u64>,
+    hops: Counter<u64>,
+    in_flight: UpDownCounter<i64>,
+}
+
+impl Metrics {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        let seconds = |name, description| {
+            meter
+                .f64_histogram(name)
+                .with_unit("s")
+                .with_description(description)
+                .with_boundaries(LATENCY_BUCKETS.to_vec())
+                .build()
+        };
+        let counter = |name, description| {
+            meter
+                .u64_counter(name)
+                .with_description(description)
+                .build()
+        };
+        Self {
+            attempts: counter(
+                "fanfare_dispatcher_attempts",
+                "HTTP requests made, by class of failure or `success`",
+            ),
+            attempt_seconds: seconds(
+                "fanfare_dispatcher_attempt_duration",
+                "How long one HTTP request took",
+            ),
+            end_to_end_seconds: seconds(
+                "fanfare_dispatcher_end_to_end_duration",
+                "From the routing of an event to its delivery",
+            ),
+            settlements: counter(
+                "fanfare_dispatcher_settlements",
+                "What became of deliveries, by settlement and reason",
+            ),
+            hops: counter(
+                "fanfare_dispatcher_hops",
+                "Hops in the delay line, by why they wait",
+            ),
+            in_flight: meter
+                .i64_up_down_counter("fanfare_dispatcher_in_flight")
+                .with_description("HTTP requests under way")
+                .build(),
+        }
+    }
+
+    pub(crate) fn attempt_starts(&self) {
+        self.in_flight.add(1, &[]);
+    }
+
+    pub(crate) fn attempt_ends(&self, class: Option<FailureClass>, took: Duration) {
+        self.in_flight.add(-1, &[]);
+        let class = class.map_or("success", FailureClass::name);
+        self.attempts.add(1, &[KeyValue::new("class", class)]);
+        self.attempt_seconds.record(took.as_secs_f64(), &[]);
+    }
+
+    pub(crate) fn delivered_after(&self, seconds: f64) {
+        self.end_to_end_seconds.record(seconds, &[]);
+    }
+
+    pub(crate) fn settled(&self, settlement: &Settlement) {
+        let (settlement, reason) = names(settlement);
+        let labels = [
+            KeyValue::new("settlement", settlement),
+            KeyValue::new("reason", reason),
+        ];
+        self.settlements.add(1, &labels);
+    }
+
+    pub(crate) fn hop(&self, why: &'static str) {
+        self.hops.add(1, &[KeyValue::new("why", why)]);
+    }
+}
+
+/// The settlement and its reason, as metrics and logs name them.
+pub(crate) fn names(settlement: &Settlement) -> (&'static str, &'static str) {
+    match settlement {
+        Settlement::Delivered => ("delivered", ""),
+        Settlement::Retry { failure, .. } => ("retry", failure.class.name()),
+        Settlement::Defer { why, .. } => ("defer", why.name()),
+        Settlement::DeadLetter { reason, .. } => ("dead_letter", reason.name()),
+        Settlement::Discard { reason } => ("discard", reason.name()),
+    }
+}

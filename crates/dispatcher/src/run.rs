@@ -1,0 +1,331 @@
+//! The loop: receive deliveries, handle each in its endpoint's lane, settle, stop.
+
+use std::sync::Arc;
+
+use fanfare_broker::{Broker, Inbox, Message, Subscription, Topology};
+use fanfare_model::{
+    Clock, DeferReason, Delivery, DiscardReason, Endpoint, Jitter, Outcome, PartitionKey,
+    Settlement,
+};
+use fanfare_registry::{Snapshot, Snapshots};
+use fanfare_wire::decode_bundle;
+use opentelemetry::metrics::Meter;
+use sha2::{Digest, Sha256};
+use tokio::{
+    sync::Semaphore,
+    time::{Duration, Instant},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use crate::{
+    Egress, Settings,
+    attempt::attempt,
+    crashed, decide,
+    lane::{Entry, Lane, Place},
+    lanes::Lanes,
+    metrics::{Metrics, names},
+    seen::{Claim, Seen},
+    settle::{Held, Settler},
+};
+
+/// How long a copy of a delivery in flight waits before it is looked at again.
+const LOOK_AGAIN_WHEN_IN_FLIGHT: Duration = Duration::from_secs(1);
+
+/// What the dispatcher works with.
+pub struct Dispatcher {
+    settings: Settings,
+    broker: Broker,
+    topology: Arc<Topology>,
+    snapshots: Snapshots,
+    egress: Egress,
+    clock: Clock,
+    lanes: Lanes,
+    seen: Seen,
+    settler: Settler,
+    metrics: Arc<Metrics>,
+}
+
+impl Dispatcher {
+    /// Puts a dispatcher together.
+    pub fn new(
+        broker: &Broker,
+        settings: Settings,
+        snapshots: Snapshots,
+        egress: Egress,
+        clock: Clock,
+        meter: &Meter,
+    ) -> Self {
+        let (topology, metrics) = (Arc::clone(broker.topology()), Arc::new(Metrics::new(meter)));
+        let settler = Settler::new(
+            broker.publisher(),
+            Arc::clone(&topology),
+            clock.clone(),
+            Arc::clone(&metrics),
+        );
+        Self {
+            seen: Seen::new(settings.seen_window),
+            broker: broker.clone(),
+            settings,
+            topology,
+            snapshots,
+            egress,
+            clock,
+            lanes: Lanes::default(),
+            settler,
+            metrics,
+        }
+    }
+
+    /// One subscription for each partition. With single active consumers, RabbitMQ 4.0 and later gives
+    /// a partition to the consumer with the highest priority: a hash of who and what, so that every
+    /// partition has one owner and a dispatcher that comes or goes moves no more than it must.
+    fn subscriptions(&self) -> Vec<Subscription> {
+        let subscribe = |key| {
+            let queue = self.topology.delivery_queue(key);
+            Subscription::queue(queue, self.settings.prefetch)
+                .with_priority(priority(&self.settings.id, key))
+        };
+        self.topology.partitions().map(subscribe).collect()
+    }
+}
+
+/// Dispatches deliveries until `shutdown`; then attempts in flight finish and everything else is given back.
+pub async fn run(dispatcher: Dispatcher, shutdown: CancellationToken) {
+    let known = dispatcher.snapshots.wait_until_known();
+    if shutdown.run_until_cancelled(known).await.is_none() {
+        return;
+    }
+    let dispatcher = Arc::new(dispatcher);
+    let deliveries = dispatcher.broker.inbox(dispatcher.subscriptions());
+    let queue = dispatcher.topology.crashed_queue();
+    let crashes = dispatcher.broker.inbox(vec![Subscription::queue(queue, 1)]);
+    info!(
+        dispatcher.id = dispatcher.settings.id,
+        "dispatching deliveries"
+    );
+    tokio::join!(
+        dispatch(&dispatcher, deliveries, &shutdown),
+        crashed::run(&dispatcher.settler, &dispatcher.clock, crashes, &shutdown),
+    );
+}
+
+async fn dispatch(dispatcher: &Arc<Dispatcher>, mut inbox: Inbox, shutdown: &CancellationToken) {
+    let budget = Arc::new(Semaphore::new(kibibytes(
+        dispatcher.settings.memory_budget as usize,
+    )));
+    let in_hand = TaskTracker::new();
+    while let Some(message) = inbox.next_until(shutdown).await {
+        let size = kibibytes(message.envelope.body.len()).min(budget.available_permits().max(1));
+        let size = u32::try_from(size).expect("the budget has 32 bits");
+        let reserved = Arc::clone(&budget).acquire_many_owned(size).await;
+        let reserved = reserved.expect("the budget is never closed");
+        let (dispatcher, shutdown) = (Arc::clone(dispatcher), shutdown.clone());
+        in_hand.spawn(async move {
+            dispatcher.handle(message, &shutdown).await;
+            drop(reserved);
+        });
+    }
+    in_hand.close();
+    in_hand.wait().await;
+    inbox.close().await;
+}
+
+impl Dispatcher {
+    /// Handles every delivery of a message.
+    async fn handle(&self, message: Message, shutdown: &CancellationToken) {
+        let Message {
+            envelope,
+            routing_key,
+            receipt,
+            ..
+        } = message;
+        let deliveries = match decode_bundle(&envelope) {
+            Ok(deliveries) => deliveries,
+            Err(fault) => {
+                error!(%fault, routing_key, "a message on a delivery queue is no bundle");
+                return self
+                    .settler
+                    .set_aside(&envelope, &routing_key, &fault, receipt)
+                    .await;
+            }
+        };
+        let receipts = receipt.split(deliveries.len());
+        let held = deliveries
+            .into_iter()
+            .zip(receipts)
+            .map(|(delivery, receipt)| Held {
+                // Its own key, also when it came by another way.
+                key: routing_key
+                    .parse()
+                    .unwrap_or_else(|_| self.topology.partition_of(delivery.endpoint)),
+                delivery,
+                receipt,
+            });
+        futures_util::future::join_all(held.map(|held| self.handle_one(held, shutdown))).await;
+    }
+
+    async fn handle_one(&self, mut held: Held, shutdown: &CancellationToken) {
+        let settlement = match self.seen.claim((&held.delivery).into()) {
+            Claim::Fresh(in_hand) => {
+                return match self.settlement_of(&mut held.delivery, shutdown).await {
+                    Some(settlement) => self.settler.settle(held, settlement, Some(in_hand)).await,
+                    None => self.settler.give_back(held).await,
+                };
+            }
+            Claim::InHand => Settlement::Defer {
+                until: self.clock.now() + LOOK_AGAIN_WHEN_IN_FLIGHT,
+                why: DeferReason::InFlight,
+            },
+            Claim::Settled => Settlement::Discard {
+                reason: DiscardReason::SeenBefore,
+            },
+        };
+        self.settler.settle(held, settlement, None).await;
+    }
+
+    /// What becomes of a delivery; `None` when the dispatcher stops before it is attempted.
+    async fn settlement_of(
+        &self,
+        delivery: &mut Delivery,
+        shutdown: &CancellationToken,
+    ) -> Option<Settlement> {
+        let now = self.clock.now();
+        if let Some(wait) = delivery.wait
+            && self.topology.delay_line().next_hop(wait, now).is_some()
+        {
+            let (until, why) = (wait.until, DeferReason::NotDue);
+            return Some(Settlement::Defer { until, why });
+        }
+        let snapshot: Arc<Snapshot> = self.snapshots.current()?;
+        let endpoint = match decide::endpoint_of(delivery, &snapshot, now) {
+            Ok(endpoint) => endpoint,
+            Err(settlement) => {
+                self.snapshots.nudge();
+                return Some(settlement);
+            }
+        };
+        let lane = self
+            .lanes
+            .of(endpoint.id, |id| snapshot.endpoint(id).is_some());
+        let view = lane.view(endpoint);
+        if let Some(settlement) = decide::before_attempt(delivery, endpoint, view, now) {
+            return Some(settlement);
+        }
+        let entering = lane.enter(delivery, endpoint, || self.clock.now());
+        match shutdown.run_until_cancelled(entering).await? {
+            Entry::Go(place) => Some(self.attempt(delivery, endpoint, &lane, place).await),
+            Entry::Defer { until, why } => {
+                // Whoever owns the endpoint when it comes back goes on at the rate from here.
+                delivery.last_start = lane.last_start();
+                Some(Settlement::Defer { until, why })
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        delivery: &Delivery,
+        endpoint: &Endpoint,
+        lane: &Lane,
+        place: Place,
+    ) -> Settlement {
+        self.metrics.attempt_starts();
+        let (started, now) = (Instant::now(), self.clock.now());
+        let outcome = attempt(&self.egress, endpoint, delivery, now, endpoint.timeout).await;
+        drop(place);
+
+        let (took, now) = (started.elapsed(), self.clock.now());
+        if let Some(wait) = decide::hold_back(&outcome) {
+            lane.hold_back(now + wait);
+        }
+        if matches!(outcome, Outcome::Answered { status: 410, .. }) {
+            lane.mark_gone(endpoint);
+        }
+        let class = decide::failure_of(&outcome, &endpoint.success).map(|failure| failure.class);
+        self.metrics.attempt_ends(class, took);
+        let jitter = Jitter::new(rand::random());
+        let failed_before = delivery.failed_attempts;
+        let settlement =
+            decide::after_attempt(&outcome, failed_before, endpoint.into(), jitter, now);
+        if settlement == Settlement::Delivered {
+            let seconds = now.duration_since(delivery.first_seen).as_secs_f64();
+            self.metrics.delivered_after(seconds);
+        }
+        log_attempt(delivery, &outcome, &settlement, took);
+        settlement
+    }
+}
+
+/// The one line per attempt. No body, no URL, no secret.
+fn log_attempt(delivery: &Delivery, outcome: &Outcome, settlement: &Settlement, took: Duration) {
+    let (settled, reason) = names(settlement);
+    let (status, detail) = match outcome {
+        Outcome::Answered { status, .. } => (Some(*status), None),
+        Outcome::TimedOut => (None, Some("timed out")),
+        Outcome::NameNotResolved { detail }
+        | Outcome::NotConnected { detail }
+        | Outcome::TlsFailed { detail }
+        | Outcome::Blocked { detail }
+        | Outcome::Unbuildable { detail } => (None, Some(detail.as_str())),
+    };
+    info!(
+        delivery.id = %delivery.id,
+        event.id = delivery.event.id,
+        event.r#type = %delivery.event.event_type,
+        tenant = %delivery.event.tenant,
+        endpoint.id = %delivery.endpoint,
+        attempt.number = delivery.next_attempt(),
+        trace.id = delivery.trace.trace_id(),
+        status,
+        detail,
+        took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        settlement = settled,
+        reason,
+        "delivery attempted"
+    );
+}
+
+/// How much a dispatcher wants a partition: the owner is the one who wants it most.
+fn priority(dispatcher: &str, key: PartitionKey) -> i32 {
+    let digest = Sha256::new()
+        .chain_update(dispatcher)
+        .chain_update([0])
+        .chain_update(key.to_string())
+        .finalize();
+    let mut head = [0; 4];
+    head.copy_from_slice(&digest[..4]);
+    i32::try_from(u32::from_be_bytes(head) >> 1).expect("31 bits fit")
+}
+
+fn kibibytes(bytes: usize) -> usize {
+    bytes.div_ceil(1024).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_model::PartitionCount;
+
+    use super::*;
+
+    #[test]
+    fn partitions_spread_over_dispatchers_and_few_move_when_one_joins() {
+        let count = PartitionCount::try_from(64).unwrap();
+        let owner = |names: &[&'static str], partition| {
+            let key = PartitionKey {
+                generation: 1,
+                partition,
+            };
+            *names.iter().max_by_key(|name| priority(name, key)).unwrap()
+        };
+        let (three, four) = (["a", "b", "c"], ["a", "b", "c", "d"]);
+        for name in three {
+            let owned = count.all().filter(|p| owner(&three, *p) == name).count();
+            assert!((10..=34).contains(&owned), "{name} owns {owned} of 64");
+        }
+        for partition in count.all() {
+            let (before, after) = (owner(&three, partition), owner(&four, partition));
+            assert!(before == after || after == "d");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Carries settlements out: publishes what must follow, and only then acknowledges.
+
+use std::sync::Arc;
+
+use fanfare_broker::{PublishFault, Publisher, Receipt, Topology};
+use fanfare_model::{
+    Clock, DeadLetter, DeadLetterReason, Delivery, Failure, PartitionKey, Settlement, Timestamp,
+};
+use fanfare_wire::{
+    DecodeFault, Envelope, EventRejection, RejectionCode, encode_bundle, encode_dead_letter,
+    encode_rejected,
+};
+use tracing::warn;
+
+use crate::{
+    metrics::{Metrics, names},
+    seen::InHand,
+};
+
+/// Where copies and dead letters go.
+pub(crate) struct Settler {
+    publisher: Publisher,
+    topology: Arc<Topology>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+/// A delivery in hand, with everything that its settlement needs.
+pub(crate) struct Held {
+    pub(crate) delivery: Delivery,
+    /// The partition it came from and goes back to.
+    pub(crate) key: PartitionKey,
+    pub(crate) receipt: Receipt,
+}
+
+impl Settler {
+    pub(crate) fn new(
+        publisher: Publisher,
+        topology: Arc<Topology>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            publisher,
+            topology,
+            clock,
+            metrics,
+        }
+    }
+
+    /// Carries a settlement out and acknowledges the delivery's part of its message.
+    ///
+    /// Publish the copy, wait for its confirm, acknowledge the original: a crash in between leaves two
+    /// copies, which receivers recognise; the other order could leave none.
+    pub(crate) async fn settle(&self, held: Held, settlement: Settlement, in_hand: Option<InHand>) {
+        let Held {
+            delivery,
+            key,
+            receipt,
+        } = held;
+        let id = delivery.id;
+        self.metrics.settled(&settlement);
+        // A deferred delivery comes back as the same attempt, so it must not be remembered as settled.
+        let is_done = !matches!(settlement, Settlement::Defer { .. });
+        match self.publish_what_follows(delivery, key, settlement).await {
+            Ok(()) => {
+                if let Some(in_hand) = in_hand.filter(|_| is_done) {
+                    in_hand.remember();
+                }
+                receipt.settle();
+            }
+            Err(fault) => {
+                warn!(delivery.id = %id, %fault, "a delivery was not settled; it stays in its queue");
+                receipt.hand_back();
+            }
+        }
+    }
+
+    /// Gives a delivery back unsettled, as when the dispatcher stops. One that shares its message with
+    /// others is published singly, so that they are not repeated because of it.
+    pub(crate) async fn give_back(&self, held: Held) {
+        if !held.receipt.is_shared() {
+            return held.receipt.hand_back();
+        }
+        match self.publish_copy(&held.delivery, held.key).await {
+            Ok(()) => held.receipt.settle(),
+            Err(_) => held.receipt.hand_back(),
+        }
+    }
+
+    async fn publish_what_follows(
+        &self,
+        delivery: Delivery,
+        key: PartitionKey,
+        settlement: Settlement,
+    ) -> Result<(), PublishFault> {
+        let now = self.clock.now();
+        let (_, reason) = names(&settlement);
+        let waits = match settlement {
+            Settlement::Delivered | Settlement::Discard { .. } => return Ok(()),
+            Settlement::DeadLetter { reason, failure } => {
+                return self.bury(delivery, reason, failure, now).await;
+            }
+            Settlement::Retry { at, failure } => delivery.after_failure(failure, now, Some(at)),
+            Settlement::Defer { until, .. } => delivery.waiting(until, now),
+        };
+        self.metrics.hop(reason);
+        self.publish_copy(&waits, key).await
+    }
+
+    async fn publish_copy(
+        &self,
+        delivery: &Delivery,
+        key: PartitionKey,
+    ) -> Result<(), PublishFault> {
+        let now = self.clock.now();
+        let address = self.topology.next_address(delivery.wait, key, now);
+        let bundle = encode_bundle(std::slice::from_ref(delivery), now);
+        self.publisher.publish_patiently(&address, bundle).await
+    }
+
+    /// Keeps a message that nobody here can read where people can look at it.
+    pub(crate) async fn set_aside(
+        &self,
+        envelope: &Envelope,
+        routing_key: &str,
+        fault: &DecodeFault,
+        receipt: Receipt,
+    ) {
+        let rejection = EventRejection {
+            code: RejectionCode::UnreadableDelivery,
+            field: None,
+            detail: format!("a message on a delivery queue could not be read: {fault}"),
+        };
+        let rejected = encode_rejected(envelope, routing_key, &rejection, self.clock.now());
+        let address = self.topology.rejected_address();
+        match self.publisher.publish_patiently(&address, rejected).await {
+            Ok(()) => receipt.settle(),
+            Err(_) => receipt.hand_back(),
+        }
+    }
+
+    /// Makes a dead letter of a delivery.
+    pub(crate) async fn bury(
+        &self,
+        delivery: Delivery,
+        reason: DeadLetterReason,
+        failure: Option<Failure>,
+        now: Timestamp,
+    ) -> Result<(), PublishFault> {
+        let delivery = match failure {
+            Some(failure) => delivery.after_failure(failure, now, None),
+            None => delivery,
+        };
+        let letter = encode_dead_letter(&DeadLetter {
+            delivery,
+            reason,
+            since: now,
+        });
+        let address = self.topology.dead_address();
+        self.publisher.publish_patiently(&address, letter).await
+    }
+}
