@@ -1,1 +1,29 @@
-//! Tests of the whole.
+//! The whole program in process, for the tests in this package.
+
+mod pipeline;
+mod program;
+mod python;
+
+pub use pipeline::{PATIENCE, Pipeline};
+pub use program::{Program, fanfare_binary};
+pub use python::python;
+
+/// Makes a test for each version of RabbitMQ out of an async function that takes one.
+#[macro_export]
+macro_rules! on_each_rabbitmq {
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {$(
+        mod $name {
+            $(#[$attribute])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_rabbitmq_3_10() {
+                super::$name(fanfare_testkit::Version::V3_10).await;
+            }
+
+            $(#[$attribute])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_rabbitmq_4_3() {
+                super::$name(fanfare_testkit::Version::V4_3).await;
+            }
+        }
+    )*};
+}

@@ -20,7 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use self::form::{CreatedEndpoint, EndpointForm, ShownEndpoint};
 use crate::{
     auth::Actor,
-    extract::{JsonBody, Path, Query},
+    extract::{EndpointPath, JsonBody, Path, Query, TenantPath},
     problem::{Code, Problem, ProblemBody},
     run::Shared,
 };
@@ -43,7 +43,7 @@ const LONGEST_PAGE: u32 = 200;
     ))]
 pub(crate) async fn create(
     State(shared): State<Arc<Shared>>,
-    Path(tenant): Path<TenantId>,
+    Path(TenantPath { tenant }): Path<TenantPath>,
     Extension(Actor(actor)): Extension<Actor>,
     JsonBody(form): JsonBody<EndpointForm>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -122,7 +122,7 @@ pub(crate) struct EndpointList {
     ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
-    Path(tenant): Path<TenantId>,
+    Path(TenantPath { tenant }): Path<TenantPath>,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<EndpointList>, Problem> {
     let page = Page::read(&parameters)?;
@@ -153,8 +153,12 @@ pub(crate) async fn list(
     ))]
 pub(crate) async fn show(
     State(shared): State<Arc<Shared>>,
-    Path((tenant, id)): Path<(TenantId, EndpointId)>,
+    Path(path): Path<EndpointPath>,
 ) -> Result<Json<ShownEndpoint>, Problem> {
+    let EndpointPath {
+        tenant,
+        endpoint: id,
+    } = path;
     let endpoint = shared.api.registry.endpoint(&tenant, id).await?;
     let endpoint = endpoint.ok_or_else(|| no_such_endpoint(&tenant, id))?;
     Ok(Json(endpoint.into()))
@@ -173,9 +177,13 @@ pub(crate) async fn show(
     ))]
 pub(crate) async fn delete(
     State(shared): State<Arc<Shared>>,
-    Path((tenant, id)): Path<(TenantId, EndpointId)>,
+    Path(path): Path<EndpointPath>,
     Extension(Actor(actor)): Extension<Actor>,
 ) -> Result<StatusCode, Problem> {
+    let EndpointPath {
+        tenant,
+        endpoint: id,
+    } = path;
     let api = &shared.api;
     let now = api.clock.now();
     if !api

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{
-    extract::{Path, read_body},
+    extract::{Path, TenantPath, read_body},
     problem::{Code, Problem, ProblemBody},
     run::Shared,
 };
@@ -71,7 +71,7 @@ pub(crate) struct Accepted {
     ))]
 pub(crate) async fn publish(
     State(shared): State<Arc<Shared>>,
-    Path(tenant): Path<TenantId>,
+    Path(TenantPath { tenant }): Path<TenantPath>,
     request: Request,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
     let headers = request.headers().clone();

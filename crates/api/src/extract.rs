@@ -1,5 +1,7 @@
 //! Takes requests apart, and says what is wrong with a part in terms of its name.
 
+use std::collections::BTreeMap;
+
 use axum::{
     body::Body,
     extract::{
@@ -7,31 +9,49 @@ use axum::{
         path::ErrorKind,
         rejection::{BytesRejection, PathRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use fanfare_model::{EndpointId, TenantId};
+use serde::{
+    Deserialize,
+    de::{
+        DeserializeOwned,
+        value::{self, MapDeserializer},
+    },
+};
 use serde_json::error::Category;
 
 use crate::problem::{Code, Problem};
 
-/// The parameters of the path.
-#[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(Problem))]
+/// The parameters of the path, by their names.
 pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        type Texts = BTreeMap<String, String>;
+        let texts = axum::extract::Path::<Texts>::from_request_parts(parts, state).await?;
+        // In two steps, because axum does not say which parameter was refused by its own type.
+        let texts = MapDeserializer::<_, value::Error>::new(texts.0.into_iter());
+        let parameters = serde_path_to_error::deserialize(texts).map_err(|fault| {
+            let field = fault.path().to_string();
+            Problem::at(&field, Code::InvalidRequest, &fault.inner().to_string())
+        })?;
+        Ok(Self(parameters))
+    }
+}
 
 impl From<PathRejection> for Problem {
     fn from(rejection: PathRejection) -> Self {
         let PathRejection::FailedToDeserializePathParams(rejection) = rejection else {
             return Self::new(Code::InvalidRequest, "the path is not accepted");
         };
-        let (field, detail) = match rejection.kind() {
-            ErrorKind::DeserializeError { key, message, .. } => (key, &**message),
-            ErrorKind::InvalidUtf8InPathParam { key } => (key, "the path must be UTF-8"),
-            // The rest is about how a route was written, and no request can bring it about.
-            _ => return Self::new(Code::InvalidRequest, "the path is not accepted"),
-        };
-        Self::at(field, Code::InvalidRequest, detail)
+        if let ErrorKind::InvalidUtf8InPathParam { key } = rejection.kind() {
+            return Self::at(key, Code::InvalidRequest, "the path must be UTF-8");
+        }
+        Self::new(Code::InvalidRequest, "the path is not accepted")
     }
 }
 
@@ -44,6 +64,19 @@ impl From<QueryRejection> for Problem {
     fn from(_: QueryRejection) -> Self {
         Self::new(Code::InvalidRequest, "the query is not accepted")
     }
+}
+
+/// The tenant that a path names.
+#[derive(Deserialize)]
+pub(crate) struct TenantPath {
+    pub(crate) tenant: TenantId,
+}
+
+/// The endpoint that a path names, and its tenant.
+#[derive(Deserialize)]
+pub(crate) struct EndpointPath {
+    pub(crate) tenant: TenantId,
+    pub(crate) endpoint: EndpointId,
 }
 
 /// A body of JSON.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
-    extract::State,
+    extract::{FromRef, State},
     http::{StatusCode, header},
     response::IntoResponse,
 };
@@ -12,6 +12,22 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::run::Shared;
+
+/// What every process tells about itself, whatever its roles.
+#[derive(Clone)]
+pub(crate) struct Vitals {
+    pub(crate) health: Health,
+    pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl FromRef<Arc<Shared>> for Vitals {
+    fn from_ref(shared: &Arc<Shared>) -> Self {
+        Self {
+            health: shared.api.health.clone(),
+            metrics: Arc::clone(&shared.api.metrics),
+        }
+    }
+}
 
 /// What must hold for a process to be ready, by name. Names and verdicts are public.
 #[derive(Clone, Default)]
@@ -77,8 +93,8 @@ pub(crate) async fn healthz() -> &'static str {
         (status = OK, description = "It can.", body = Readiness),
         (status = SERVICE_UNAVAILABLE, description = "It cannot: a check does not hold.", body = Readiness),
     ))]
-pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    let readiness = shared.api.health.readiness();
+pub(crate) async fn readyz(State(vitals): State<Vitals>) -> impl IntoResponse {
+    let readiness = vitals.health.readiness();
     let status = if readiness.ready {
         StatusCode::OK
     } else {
@@ -90,7 +106,7 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> impl IntoRespon
 /// The numbers of the process, in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "process", security(()),
     responses((status = OK, description = "The numbers.", body = str, content_type = "text/plain")))]
-pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+pub(crate) async fn metrics(State(vitals): State<Vitals>) -> impl IntoResponse {
     let format = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, format)], (shared.api.metrics)())
+    ([(header::CONTENT_TYPE, format)], (vitals.metrics)())
 }

@@ -13,6 +13,7 @@ mod run;
 mod endpoints;
 mod events;
 mod health;
+mod monitor;
 mod openapi;
 
 mod announce;
@@ -25,5 +26,6 @@ mod problem;
 pub use announce::Announcer;
 pub use error::ApiFault;
 pub use health::Health;
+pub use monitor::monitor;
 pub use run::{Api, run};
 pub use settings::Settings;

@@ -1,6 +1,6 @@
 //! The handle to RabbitMQ: connects, declares, and gives out publishers and inboxes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fanfare_wire::Envelope;
 use lapin::{
@@ -12,6 +12,7 @@ use lapin::{
 };
 use tokio::{sync::mpsc, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
 
 use crate::{
     BrokerFault, Inbox, Publisher, Settings, Subscription, Topology,
@@ -216,36 +217,49 @@ impl Broker {
             .session_after(0)
             .await
             .ok_or(BrokerFault::Closed)?;
-        session
-            .connection
-            .create_channel()
-            .await
-            .map_err(BrokerFault::operation("opening a channel"))
+        open_channel(&session.connection).await
     }
 }
 
 /// Makes the broker hold everything the topology lists. Changes nothing that exists as listed.
+///
+/// A queue that exists and is not available is passed over, so that it does not stop the others.
 pub(crate) async fn declare(
     connection: &Connection,
     topology: &Topology,
 ) -> Result<(), BrokerFault> {
-    let channel = connection
-        .create_channel()
-        .await
-        .map_err(BrokerFault::operation("opening a channel"))?;
+    let mut channel = open_channel(connection).await?;
     for exchange in topology.exchanges() {
         declare_exchange(&channel, exchange).await?;
     }
+    let mut unavailable = HashSet::new();
     for queue in topology.queues() {
-        declare_queue(&channel, queue).await?;
+        match declare_queue(&channel, queue).await {
+            Err(fault) if fault.is_soft(&AMQPSoftError::NOTFOUND) => {
+                let cause = std::error::Error::source(&fault).map(ToString::to_string);
+                warn!(
+                    queue = queue.name,
+                    cause, "a queue exists and is not available"
+                );
+                unavailable.insert(&queue.name);
+                channel = open_channel(connection).await?;
+            }
+            declared => declared?,
+        }
     }
-    for binding in topology.bindings() {
+    let bindings = topology.bindings().iter();
+    for binding in bindings.filter(|binding| !unavailable.contains(&binding.queue)) {
         declare_binding(&channel, binding).await?;
     }
     channel
         .close(200, "declared".into())
         .await
         .map_err(BrokerFault::operation("closing a channel"))
+}
+
+pub(crate) async fn open_channel(connection: &Connection) -> Result<Channel, BrokerFault> {
+    let opened = connection.create_channel().await;
+    opened.map_err(BrokerFault::operation("opening a channel"))
 }
 
 pub(crate) async fn declare_exchange(

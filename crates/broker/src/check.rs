@@ -12,7 +12,7 @@ use lapin::{
 
 use crate::{
     Broker, BrokerFault, Settings, Topology,
-    broker::{declare_exchange, declare_queue, is_soft_error},
+    broker::{declare_exchange, declare_queue, is_soft_error, open_channel},
 };
 
 /// What was found out about one exchange or queue.
@@ -45,7 +45,7 @@ impl Topology {
         let mut findings = Vec::new();
         for spec in topology.exchanges() {
             let verdict = if exchange_exists(&connection, &spec.name).await? {
-                let channel = open(&connection).await?;
+                let channel = open_channel(&connection).await?;
                 let declared = declare_exchange(&channel, spec).await;
                 finish(channel).await?;
                 compared(declared)?
@@ -60,7 +60,7 @@ impl Topology {
         }
         for spec in topology.queues() {
             let verdict = if queue_exists(&connection, &spec.name).await? {
-                let channel = open(&connection).await?;
+                let channel = open_channel(&connection).await?;
                 let declared = declare_queue(&channel, spec).await;
                 finish(channel).await?;
                 compared(declared)?
@@ -88,13 +88,7 @@ fn compared(declared: Result<(), BrokerFault>) -> Result<Verdict, BrokerFault> {
     }
 }
 
-/// A channel for one question: an answer of "no" closes it.
-async fn open(connection: &Connection) -> Result<Channel, BrokerFault> {
-    let opened = connection.create_channel().await;
-    opened.map_err(BrokerFault::operation("opening a channel"))
-}
-
-/// Closes the channel of a question, unless the answer did. A connection does not close in order
+/// Closes the channel of one question, unless the answer did. A connection does not close in order
 /// over one that is being dropped.
 async fn finish(channel: Channel) -> Result<(), BrokerFault> {
     if !channel.status().connected() {
@@ -111,7 +105,7 @@ async fn exchange_exists(connection: &Connection, name: &str) -> Result<bool, Br
     };
     // A passive declaration compares nothing, not even the kind.
     let kind = lapin::ExchangeKind::Direct;
-    let channel = open(connection).await?;
+    let channel = open_channel(connection).await?;
     let asked = channel
         .exchange_declare(name.into(), kind, options, FieldTable::default())
         .await;
@@ -124,7 +118,7 @@ async fn queue_exists(connection: &Connection, name: &str) -> Result<bool, Broke
         passive: true,
         ..QueueDeclareOptions::default()
     };
-    let channel = open(connection).await?;
+    let channel = open_channel(connection).await?;
     let asked = channel
         .queue_declare(name.into(), options, FieldTable::default())
         .await;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use lapin::{
     ErrorKind,
-    protocol::{AMQPErrorKind, AMQPHardError},
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
+
+use crate::broker::is_soft_error;
 
 /// Why something could not be done with the broker.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,9 @@ pub enum BrokerFault {
         /// What the broker said.
         source: lapin::Error,
     },
+    /// A message was not taken.
+    #[error("a message was not published")]
+    Unpublishable(#[source] PublishFault),
     /// The broker handle was closed.
     #[error("the connection to RabbitMQ was closed by this process")]
     Closed,
@@ -43,11 +48,24 @@ impl BrokerFault {
         move |source| Self::Operation { what, source }
     }
 
+    /// Whether the broker closed the channel of an operation for this reason.
+    pub(crate) fn is_soft(&self, expected: &AMQPSoftError) -> bool {
+        match self {
+            Self::Operation { source, .. } => is_soft_error(source, expected),
+            Self::Url(_)
+            | Self::NotConnected(_)
+            | Self::Differs { .. }
+            | Self::Closed
+            | Self::Unpublishable(_) => false,
+        }
+    }
+
     /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NotConnected(_) => true,
             Self::Operation { source, .. } => is_transient(source),
+            Self::Unpublishable(fault) => fault.is_transient(),
             Self::Url(_) | Self::Differs { .. } | Self::Closed => false,
         }
     }

@@ -5,7 +5,8 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use fanfare_model::{
-    EndpointId, EventType, EventTypePattern, Rate, SigningSecret, TargetUrl, TenantId,
+    Endpoint, EndpointId, EventType, EventTypePattern, HeaderField, Rate, Schedule, SigningSecret,
+    StatusSet, TargetUrl, TenantId, Timestamp,
 };
 use jiff::fmt::friendly::SpanParser;
 
@@ -57,6 +58,9 @@ pub enum Command {
         /// What to do instead of printing.
         #[command(subcommand)]
         command: Option<TopologyCommand>,
+        /// Print the page `docs/topology.md`, which shows the default settings
+        #[arg(long)]
+        markdown: bool,
     },
     /// Print the effective settings, and where each comes from
     Config,
@@ -106,6 +110,17 @@ pub enum Role {
     Dispatcher,
 }
 
+impl Role {
+    /// The name as the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Router => "router",
+            Self::Dispatcher => "dispatcher",
+        }
+    }
+}
+
 /// Arguments of `fanfare publish`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PublishArgs {
@@ -121,7 +136,16 @@ pub struct PublishArgs {
     /// The id of the event; a repeat of tenant, source and id is the same event [default: a new one]
     #[arg(long)]
     pub id: Option<String>,
-    /// The data of the event: JSON itself, `@file`, or `-` for stdin
+    /// What it is about
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// When it happened, such as `2026-11-23T12:00:00Z`
+    #[arg(long)]
+    pub time: Option<Timestamp>,
+    /// The media type of the data
+    #[arg(long, value_name = "TYPE", default_value = "application/json")]
+    pub content_type: String,
+    /// The data of the event: the data itself, `@file`, or `-` for stdin
     pub data: Option<DataSource>,
 }
 
@@ -179,6 +203,27 @@ pub struct EndpointsAddArgs {
     /// What it is for
     #[arg(long, default_value = "")]
     pub description: String,
+    /// The waits before each attempt, separated by commas, such as `0,5s,5m` [default: ten attempts in three days]
+    #[arg(long, value_name = "WAITS", value_parser = schedule)]
+    pub schedule: Option<Schedule>,
+    /// How long one attempt may take: 1 s to 30 s [default: 15s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// The statuses that mean success, such as `200,202` [default: 200-299]
+    #[arg(long, value_name = "STATUSES")]
+    pub success: Option<StatusSet>,
+    /// The statuses that mean that trying again is useless, such as `400,422` [default: none]
+    #[arg(long, value_name = "STATUSES")]
+    pub permanent: Option<StatusSet>,
+    /// A header that every request gets; may be given several times
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    pub headers: Vec<HeaderField>,
+    /// How many requests may be in flight at once
+    #[arg(long, value_name = "REQUESTS", default_value_t = Endpoint::DEFAULT_MAX_IN_FLIGHT)]
+    pub max_in_flight: u16,
+    /// The secret that signs [default: a new one]
+    #[arg(long, value_name = "whsec_…")]
+    pub secret: Option<SigningSecret>,
 }
 
 /// Arguments of `fanfare endpoints list`.
@@ -188,7 +233,7 @@ pub struct EndpointsListArgs {
     #[arg(long)]
     pub tenant: Option<TenantId>,
     /// How many at most
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
 }
 
@@ -228,7 +273,7 @@ pub enum DeadLettersCommand {
     /// List dead letters
     List {
         /// How many at most
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
 }
@@ -253,6 +298,30 @@ pub struct BenchArgs {}
 
 fn duration(text: &str) -> Result<Duration, jiff::Error> {
     SpanParser::new().parse_unsigned_duration(text)
+}
+
+/// Waits as people write them: `0`, `5s`, `2h 30m`, separated by commas.
+fn schedule(text: &str) -> Result<Schedule, String> {
+    let wait = |part: &str| {
+        if let Ok(seconds) = part.parse() {
+            return Ok(seconds);
+        }
+        let wait = duration(part).map_err(|fault| fault.to_string())?;
+        if wait.subsec_nanos() == 0 {
+            Ok(wait.as_secs())
+        } else {
+            Err(format!("`{part}` is no whole number of seconds"))
+        }
+    };
+    let waits: Result<_, String> = text.split(',').map(|part| wait(part.trim())).collect();
+    Schedule::from_seconds(waits?).map_err(|fault| fault.to_string())
+}
+
+fn header(text: &str) -> Result<HeaderField, String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("accepted is a name and a value, such as `Authorization: Bearer x`")?;
+    HeaderField::new(name.trim(), value).map_err(|fault| fault.to_string())
 }
 
 #[cfg(test)]
@@ -310,10 +379,38 @@ mod tests {
             "fanfare listen --secret whsec_x",
             "fanfare publish --tenant a.b --type x",
             "fanfare endpoints add --tenant t --url ftp://example.com",
+            "fanfare publish --tenant t --type x --time yesterday",
             "fanfare endpoints add --tenant t --url https://example.com --rate fast",
+            "fanfare endpoints add --tenant t --url https://example.com --schedule 5ms",
+            "fanfare endpoints add --tenant t --url https://example.com --schedule 0,,5s",
+            "fanfare endpoints add --tenant t --url https://example.com --header x",
+            "fanfare endpoints add --tenant t --url https://example.com --header Host:x",
+            "fanfare endpoints add --tenant t --url https://example.com --success 20x",
+            "fanfare endpoints list --limit 0",
+            "fanfare dead-letters list --limit 1001",
+            "fanfare topology --markdown check",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_is_described_as_people_write_it() {
+        let line = "fanfare endpoints add --tenant t --url https://example.com --types a,b.* \
+                    --schedule 0,5s,2h30m --timeout 5s --success 200,202 --permanent 400-499 \
+                    --header Authorization:secret --header x-team:a:b --max-in-flight 3";
+        let Command::Endpoints(EndpointsCommand::Add(add)) = parsed(line) else {
+            panic!("endpoints add");
+        };
+        assert_eq!(add.types.len(), 2);
+        assert_eq!(add.schedule.unwrap().seconds(), [0, 5, 9000]);
+        assert_eq!(add.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(add.success.unwrap().to_string(), "200,202");
+        assert_eq!(add.permanent.unwrap().to_string(), "400-499");
+        assert_eq!(add.max_in_flight, 3);
+        let headers = add.headers.iter().map(|h| (h.name(), h.value()));
+        let expected = [("authorization", "secret"), ("x-team", "a:b")];
+        assert_eq!(headers.collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -2,4 +2,12 @@
 
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod dev;
+pub(crate) mod dead_letters;
+pub(crate) mod endpoints;
 pub(crate) mod listen;
+pub(crate) mod publish;
+pub(crate) mod topology;
+
+mod broker;
+pub(crate) mod serve;

@@ -5,6 +5,7 @@
 
 mod known;
 mod load;
+mod rules;
 mod sources;
 
 use std::{io, path::PathBuf, time::Duration};
@@ -33,6 +34,10 @@ pub struct Config {
     pub registry: fanfare_registry::Settings,
     /// How events are routed.
     pub router: fanfare_router::Settings,
+    /// How endpoints are called.
+    pub dispatcher: fanfare_dispatcher::Settings,
+    /// Where the API listens.
+    pub api: fanfare_api::Settings,
     /// What the process tells about itself.
     pub telemetry: fanfare_telemetry::Settings,
 }
@@ -44,15 +49,19 @@ impl Default for Config {
             broker: fanfare_broker::Settings::default(),
             registry: fanfare_registry::Settings::default(),
             router: fanfare_router::Settings::default(),
+            dispatcher: fanfare_dispatcher::Settings::default(),
+            api: fanfare_api::Settings::default(),
             telemetry: fanfare_telemetry::Settings::default(),
         }
     }
 }
 
 impl Config {
-    /// Reads the settings from all sources.
+    /// Reads the settings from all sources, and judges them as a whole.
     pub fn load(sources: &Sources) -> Result<Loaded<Self>, ConfigFault> {
-        Loaded::load(sources)
+        let loaded = Loaded::load(sources)?;
+        rules::check(&loaded)?;
+        Ok(loaded)
     }
 }
 
@@ -129,5 +138,7 @@ fn meant(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
 }
 
+#[cfg(test)]
+mod page;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ mod pretty;
 mod receiver;
 mod run;
 mod signals;
+mod wiring;
 
 pub use args::{
     Args, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs,
@@ -19,3 +20,4 @@ pub use args::{
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use run::run;
+pub use wiring::{Ending, Fanfare, Stop};

@@ -10,6 +10,10 @@ use fanfare_cli::Args;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // One provider for everything that speaks TLS; a second installation is the only way it can fail.
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .ok();
     match fanfare_cli::run(Args::parse()).await {
         Ok(code) => code,
         Err(error) => {

@@ -13,13 +13,22 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Listen(listen) => commands::listen::run(listen).await?,
         Command::Config => commands::config::run(args.output, &sources())?,
         Command::Completions(completions) => commands::completions::run(completions)?,
-        Command::Dev(_)
-        | Command::Serve(_)
-        | Command::Publish(_)
-        | Command::Endpoints(_)
-        | Command::DeadLetters(_)
-        | Command::Topology { .. }
-        | Command::Bench(_) => bail!("this command is not part of this build"),
+        Command::Dev(dev) => return commands::dev::run(dev, &sources()).await,
+        Command::Serve(serve) => return commands::serve::run(serve, &sources()).await,
+        Command::Publish(publish) => {
+            commands::publish::run(args.output, publish, &sources()).await?;
+        }
+        Command::Endpoints(command) => {
+            commands::endpoints::run(args.output, command, &sources()).await?;
+        }
+        Command::DeadLetters(command) => {
+            commands::dead_letters::run(args.output, command, &sources()).await?;
+        }
+        Command::Topology { markdown: true, .. } => commands::topology::print_page()?,
+        Command::Topology { command, .. } => {
+            return commands::topology::run(args.output, command.as_ref(), &sources()).await;
+        }
+        Command::Bench(_) => bail!("this command is not part of this build"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,9 @@
 //! The loop: receive deliveries, handle each in its endpoint's lane, settle, stop.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use fanfare_broker::{Broker, Inbox, Message, Subscription, Topology};
 use fanfare_model::{
@@ -90,11 +93,18 @@ impl Dispatcher {
     }
 }
 
-/// Dispatches deliveries until `shutdown`; then attempts in flight finish and everything else is given back.
-pub async fn run(dispatcher: Dispatcher, shutdown: CancellationToken) {
+/// Dispatches deliveries until `shutdown`; then attempts in flight finish, until `abort`, and everything
+/// else is given back.
+///
+/// Returns how many messages were handed back unfinished by `abort`.
+pub async fn run(
+    dispatcher: Dispatcher,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+) -> usize {
     let known = dispatcher.snapshots.wait_until_known();
     if shutdown.run_until_cancelled(known).await.is_none() {
-        return;
+        return 0;
     }
     let dispatcher = Arc::new(dispatcher);
     let deliveries = dispatcher.broker.inbox(dispatcher.subscriptions());
@@ -104,13 +114,20 @@ pub async fn run(dispatcher: Dispatcher, shutdown: CancellationToken) {
         dispatcher.id = dispatcher.settings.id,
         "dispatching deliveries"
     );
-    tokio::join!(
-        dispatch(&dispatcher, deliveries, &shutdown),
+    let (unfinished, ()) = tokio::join!(
+        dispatch(&dispatcher, deliveries, &shutdown, &abort),
         crashed::run(&dispatcher.settler, &dispatcher.clock, crashes, &shutdown),
     );
+    unfinished
 }
 
-async fn dispatch(dispatcher: &Arc<Dispatcher>, mut inbox: Inbox, shutdown: &CancellationToken) {
+async fn dispatch(
+    dispatcher: &Arc<Dispatcher>,
+    mut inbox: Inbox,
+    shutdown: &CancellationToken,
+    abort: &CancellationToken,
+) -> usize {
+    let unfinished = Arc::new(AtomicUsize::new(0));
     let budget = Arc::new(Semaphore::new(kibibytes(
         dispatcher.settings.memory_budget as usize,
     )));
@@ -120,15 +137,20 @@ async fn dispatch(dispatcher: &Arc<Dispatcher>, mut inbox: Inbox, shutdown: &Can
         let size = u32::try_from(size).expect("the budget has 32 bits");
         let reserved = Arc::clone(&budget).acquire_many_owned(size).await;
         let reserved = reserved.expect("the budget is never closed");
-        let (dispatcher, shutdown) = (Arc::clone(dispatcher), shutdown.clone());
+        let (dispatcher, unfinished) = (Arc::clone(dispatcher), Arc::clone(&unfinished));
+        let (shutdown, abort) = (shutdown.clone(), abort.clone());
         in_hand.spawn(async move {
-            dispatcher.handle(message, &shutdown).await;
+            let handled = abort.run_until_cancelled(dispatcher.handle(message, &shutdown));
+            if handled.await.is_none() {
+                unfinished.fetch_add(1, Ordering::Relaxed);
+            }
             drop(reserved);
         });
     }
     in_hand.close();
     in_hand.wait().await;
     inbox.close().await;
+    unfinished.load(Ordering::Relaxed)
 }
 
 impl Dispatcher {

@@ -1,6 +1,9 @@
 //! The loop: receive an event, decide who is owed it, hand the deliveries on, acknowledge.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use fanfare_broker::{Broker, Message, PublishFault, Publisher, Subscription, Topology};
 use fanfare_model::{Clock, Delivery};
@@ -55,23 +58,39 @@ impl Router {
     }
 }
 
-/// Routes events until `shutdown`, then finishes the ones in hand.
-pub async fn run(broker: Broker, router: Router, settings: Settings, shutdown: CancellationToken) {
+/// Routes events until `shutdown`, then finishes the ones in hand, until `abort`.
+///
+/// Returns how many were handed back unfinished.
+pub async fn run(
+    broker: Broker,
+    router: Router,
+    settings: Settings,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+) -> usize {
     // No snapshot, no consuming: an event must not meet a registry that nobody has read yet.
     let known = router.snapshots.wait_until_known();
     if shutdown.run_until_cancelled(known).await.is_none() {
-        return;
+        return 0;
     }
     let queue = broker.topology().events_queue();
     let mut inbox = broker.inbox(vec![Subscription::queue(queue, settings.prefetch)]);
     let (router, in_hand) = (Arc::new(router), TaskTracker::new());
+    let unfinished = Arc::new(AtomicUsize::new(0));
     info!(prefetch = settings.prefetch, "routing events");
     while let Some(message) = inbox.next_until(&shutdown).await {
-        in_hand.spawn(Arc::clone(&router).route(message));
+        let routing = Arc::clone(&router).route(message);
+        let (abort, unfinished) = (abort.clone(), Arc::clone(&unfinished));
+        in_hand.spawn(async move {
+            if abort.run_until_cancelled(routing).await.is_none() {
+                unfinished.fetch_add(1, Ordering::Relaxed);
+            }
+        });
     }
     in_hand.close();
     in_hand.wait().await;
     inbox.close().await;
+    unfinished.load(Ordering::Relaxed)
 }
 
 impl Router {

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 /// What is owed and what arrived, by (event id, endpoint name).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Ledger {
     owed: HashSet<(String, String)>,
     arrived: HashMap<(String, String), u64>,

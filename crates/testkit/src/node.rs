@@ -50,6 +50,13 @@ impl Node {
         self.script("stop").await;
     }
 
+    /// Stops it, leaves it stopped for this long, and starts it again: the length is the fault.
+    pub async fn stop_for(&self, outage: std::time::Duration) {
+        self.stop().await;
+        tokio::time::sleep(outage).await;
+        self.start_again().await;
+    }
+
     /// Kills it, as a crash would.
     pub async fn kill(&self) {
         self.script("kill").await;

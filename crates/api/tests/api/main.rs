@@ -1,5 +1,7 @@
 //! The API as its callers meet it: a real listener, a real store, and RabbitMQ where events matter.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod endpoints;
 mod events;
 mod process;

@@ -8,6 +8,7 @@ use std::{
 use fanfare_broker::{QueueKind, QueueSpec};
 use fanfare_testkit::{Node, Version, eventually};
 use futures_util::{StreamExt as _, stream};
+use tokio::time;
 
 use crate::support::{
     PATIENCE, connected, envelope, fill, id, inbox_of_partition, next, on_every_version, partition,
@@ -58,7 +59,10 @@ async fn a_crash_of_the_broker_loses_nothing_that_was_published_or_waits(version
         .await;
         node.kill().await;
         node.start_again().await;
-        broker.wait_until_connected().await;
+        let connected = broker.wait_until_connected();
+        time::timeout(PATIENCE, connected)
+            .await
+            .expect("the broker is back");
         back.store(true, Ordering::Relaxed);
     };
     let (mut owed, ()) = tokio::join!(publishing, crash);

@@ -46,6 +46,11 @@ impl<C: DeserializeOwned + Serialize> Loaded<C> {
         Ok(Self { settings, origins })
     }
 
+    /// Whether somebody chose this setting, rather than leaving it at its default.
+    pub(crate) fn was_given(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
+    }
+
     /// Every setting with its value and its origin, in the order of declaration.
     pub(crate) fn effective(&self) -> Vec<Effective> {
         let values = serde_json::to_value(&self.settings).expect("settings have a textual form");
@@ -57,9 +62,14 @@ impl<C: DeserializeOwned + Serialize> Loaded<C> {
                     .pointer(&format!("/{}", key.replace('.', "/")))
                     .cloned()
                     .unwrap_or_default(),
-                origin: self.origins.get(key).cloned().unwrap_or(Origin::Default),
+                origin: self.origin(key),
             })
             .collect()
+    }
+
+    /// Where the value of a setting comes from.
+    pub(super) fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 }
 

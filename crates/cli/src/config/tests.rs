@@ -304,6 +304,36 @@ fn a_shutdown_outlasts_the_longest_attempt() {
 }
 
 #[test]
+fn the_settings_are_judged_as_a_whole() {
+    for (text, message) in [
+        (
+            "router.prefetch = 0",
+            "`router.prefetch` (FILE:1): accepted is a whole number from 1 to 2000",
+        ),
+        (
+            "dispatcher.prefetch = 2001",
+            "`dispatcher.prefetch` (FILE:1): accepted is a whole number from 1 to 2000",
+        ),
+        (
+            "dispatcher.memory_budget = 1048575",
+            "`dispatcher.memory_budget` (FILE:1): accepted is a whole number from 1048576 (1 MiB)",
+        ),
+        (
+            "api.request_timeout = '45s'",
+            "the settings contradict each other: `api.request_timeout` (45s) must be shorter than \
+             `shutdown_grace` (45s)",
+        ),
+    ] {
+        let file = file(text);
+        let fault = Config::load(&Sources::for_tests(Some(&file.path), &[])).unwrap_err();
+        let fault = fault.to_string().replace(file.path.to_str().unwrap(), "FILE");
+        assert_eq!(fault, message);
+    }
+    let file = file("router.prefetch = 2000\ndispatcher.memory_budget = 1048576");
+    assert!(Config::load(&Sources::for_tests(Some(&file.path), &[])).is_ok());
+}
+
+#[test]
 fn a_changed_default_is_a_visible_change() {
     let defaults: Vec<String> = Config::load(&Sources::default())
         .unwrap()

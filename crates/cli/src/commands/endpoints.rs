@@ -1,0 +1,321 @@
+//! `fanfare endpoints`: manages endpoints, directly in the registry that the configuration names.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use fanfare_broker::Broker;
+use fanfare_dispatcher::EgressSettings;
+use fanfare_model::{EgressPolicy, Endpoint, EndpointId, EndpointState, TenantId, Timestamp};
+use fanfare_registry::{EndpointPage, NewEndpoint, Registry};
+use fanfare_wire::ControlMessage;
+use jiff::fmt::friendly::{Spacing, SpanPrinter};
+use serde_json::Value;
+use tokio::time;
+
+use super::broker::place;
+use crate::{
+    Config, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OutputFormat, Sources, clock,
+    output::{self, Column, Row},
+};
+
+/// Who the audit log says it was.
+const ACTOR: &str = "cli";
+/// An announcement is worth no more: the others look by themselves every few seconds.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const ANNOUNCE_WITHIN: Duration = Duration::from_secs(4);
+
+pub(crate) async fn run(
+    format: OutputFormat,
+    command: &EndpointsCommand,
+    sources: &Sources,
+) -> anyhow::Result<()> {
+    let settings = Config::load(sources)?.settings;
+    let registry = Registry::open(&settings.registry).await?;
+    let now = clock::system_clock().now();
+    match command {
+        EndpointsCommand::Add(args) => {
+            let created = Created(add(&registry, &settings.dispatcher.egress, args, now).await?);
+            output::print_one(format, &created)?;
+            output::note("the secret is not shown again")?;
+            announce(&registry, &settings, now).await?;
+        }
+        EndpointsCommand::List(args) => {
+            let (endpoints, more) = list(&registry, args).await?;
+            output::print_rows(format, &endpoints)?;
+            if more {
+                output::note("there are more: raise --limit")?;
+            }
+        }
+        EndpointsCommand::Show(args) => {
+            let endpoint = registry.endpoint(&args.tenant, args.id).await?;
+            let endpoint = endpoint.with_context(|| nobody(&args.tenant, args.id))?;
+            output::print_one(format, &Shown(endpoint))?;
+        }
+        EndpointsCommand::Remove(args) => {
+            remove(&registry, &args.tenant, args.id, now).await?;
+            output::note(&format!("removed {}", args.id))?;
+            announce(&registry, &settings, now).await?;
+        }
+    }
+    registry.close().await;
+    Ok(())
+}
+
+async fn add(
+    registry: &Registry,
+    egress: &EgressSettings,
+    args: &EndpointsAddArgs,
+    now: Timestamp,
+) -> anyhow::Result<Endpoint> {
+    EgressPolicy::allowing(egress.allow_networks.clone())
+        .check_url(&args.url)
+        .context("--url is not accepted (`dispatcher.egress.allow_networks` opens networks)")?;
+    let mut names = BTreeSet::new();
+    for header in &args.headers {
+        let name = header.name();
+        ensure!(names.insert(name), "header `{name}` is given twice");
+    }
+    let (tenant, url) = (args.tenant.clone(), args.url.clone());
+    let defaults = NewEndpoint::new(tenant, url, args.types.clone());
+    let new = NewEndpoint {
+        description: args.description.clone(),
+        rate: args.rate,
+        max_in_flight: args.max_in_flight,
+        timeout: args.timeout.unwrap_or(defaults.timeout),
+        schedule: args.schedule.clone().unwrap_or(defaults.schedule),
+        success: args.success.clone().unwrap_or(defaults.success),
+        permanent: args.permanent.clone().unwrap_or(defaults.permanent),
+        headers: args.headers.clone(),
+        secrets: args.secret.iter().cloned().collect(),
+        tenant: defaults.tenant,
+        url: defaults.url,
+        event_types: defaults.event_types,
+    };
+    Ok(registry.create_endpoint(new, ACTOR, now).await?)
+}
+
+/// The endpoints asked for, and whether there are more.
+async fn list(
+    registry: &Registry,
+    args: &EndpointsListArgs,
+) -> anyhow::Result<(Vec<Listed>, bool)> {
+    let page = EndpointPage {
+        tenant: args.tenant.clone(),
+        after: None,
+        limit: args.limit + 1,
+    };
+    let mut endpoints = registry.endpoints(&page).await?;
+    let more = endpoints.len() > args.limit as usize;
+    endpoints.truncate(args.limit as usize);
+    Ok((endpoints.into_iter().map(Listed).collect(), more))
+}
+
+async fn remove(
+    registry: &Registry,
+    tenant: &TenantId,
+    id: EndpointId,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    if !registry.delete_endpoint(tenant, id, ACTOR, now).await? {
+        bail!(nobody(tenant, id));
+    }
+    Ok(())
+}
+
+fn nobody(tenant: &TenantId, id: EndpointId) -> String {
+    format!("tenant `{tenant}` has no endpoint {id}")
+}
+
+/// Tells the running processes that the registry changed. They would notice by themselves, only later.
+async fn announce(registry: &Registry, settings: &Config, now: Timestamp) -> anyhow::Result<()> {
+    let version = registry.version().await?;
+    let told = time::timeout(ANNOUNCE_WITHIN, tell(&settings.broker, version, now)).await;
+    if !matches!(told, Ok(Ok(()))) {
+        let (place, period) = (place(&settings.broker), settings.registry.refresh_every);
+        output::note(&format!(
+            "RabbitMQ at {place} could not be told: takes effect within {period:?}"
+        ))?;
+    }
+    Ok(())
+}
+
+async fn tell(
+    settings: &fanfare_broker::Settings,
+    version: u64,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let broker = Broker::connect(settings, "fanfare endpoints", CONNECT_WITHIN).await?;
+    let message = ControlMessage::RegistryChanged { version }.encode(now);
+    let address = broker.topology().control_address();
+    broker.publisher().publish(&address, message).await?;
+    broker.close().await;
+    Ok(())
+}
+
+/// An endpoint as one of many.
+struct Listed(Endpoint);
+
+impl Row for Listed {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column {
+            name: "id",
+            value: |Self(endpoint)| endpoint.id.to_string().into(),
+        },
+        Column {
+            name: "tenant",
+            value: |Self(endpoint)| endpoint.tenant.as_str().into(),
+        },
+        Column {
+            name: "url",
+            value: |Self(endpoint)| endpoint.url.to_string().into(),
+        },
+        Column {
+            name: "event_types",
+            value: |Self(endpoint)| event_types(endpoint),
+        },
+        Column {
+            name: "rate",
+            value: |Self(endpoint)| rate(endpoint),
+        },
+        Column {
+            name: "state",
+            value: |Self(endpoint)| endpoint.state.name().into(),
+        },
+    ];
+}
+
+/// An endpoint with everything but its secrets and the values of its headers.
+struct Shown(Endpoint);
+
+impl Row for Shown {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column {
+            name: "id",
+            value: |Self(endpoint)| endpoint.id.to_string().into(),
+        },
+        Column {
+            name: "tenant",
+            value: |Self(endpoint)| endpoint.tenant.as_str().into(),
+        },
+        Column {
+            name: "url",
+            value: |Self(endpoint)| endpoint.url.to_string().into(),
+        },
+        Column {
+            name: "description",
+            value: |Self(endpoint)| endpoint.description.as_str().into(),
+        },
+        Column {
+            name: "event_types",
+            value: |Self(endpoint)| event_types(endpoint),
+        },
+        Column {
+            name: "state",
+            value: |Self(endpoint)| endpoint.state.name().into(),
+        },
+        Column {
+            name: "disabled_reason",
+            value: |Self(endpoint)| disabled(endpoint).map(|(reason, _)| reason).into(),
+        },
+        Column {
+            name: "disabled_since",
+            value: |Self(endpoint)| disabled(endpoint).map(|(_, since)| since.to_string()).into(),
+        },
+        Column {
+            name: "rate",
+            value: |Self(endpoint)| rate(endpoint),
+        },
+        Column {
+            name: "max_in_flight",
+            value: |Self(endpoint)| endpoint.max_in_flight.into(),
+        },
+        Column {
+            name: "timeout",
+            value: |Self(endpoint)| friendly(endpoint.timeout).into(),
+        },
+        Column {
+            name: "schedule",
+            value: |Self(endpoint)| schedule(endpoint).into(),
+        },
+        Column {
+            name: "success",
+            value: |Self(endpoint)| endpoint.success.to_string().into(),
+        },
+        Column {
+            name: "permanent",
+            value: |Self(endpoint)| endpoint.permanent.to_string().into(),
+        },
+        Column {
+            name: "header_names",
+            value: |Self(endpoint)| endpoint.headers.iter().map(|header| header.name()).collect(),
+        },
+        Column {
+            name: "created_at",
+            value: |Self(endpoint)| endpoint.created_at.to_string().into(),
+        },
+        Column {
+            name: "updated_at",
+            value: |Self(endpoint)| endpoint.updated_at.to_string().into(),
+        },
+    ];
+}
+
+/// An endpoint that was just added, with its secret.
+struct Created(Endpoint);
+
+impl Row for Created {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column {
+            name: "id",
+            value: |Self(endpoint)| endpoint.id.to_string().into(),
+        },
+        Column {
+            name: "tenant",
+            value: |Self(endpoint)| endpoint.tenant.as_str().into(),
+        },
+        Column {
+            name: "url",
+            value: |Self(endpoint)| endpoint.url.to_string().into(),
+        },
+        Column {
+            name: "event_types",
+            value: |Self(endpoint)| event_types(endpoint),
+        },
+        Column {
+            name: "secret",
+            value: |Self(endpoint)| endpoint.secrets.first().map(|secret| secret.reveal()).into(),
+        },
+    ];
+}
+
+fn event_types(endpoint: &Endpoint) -> Value {
+    endpoint.event_types.iter().map(ToString::to_string).collect()
+}
+
+fn rate(endpoint: &Endpoint) -> Value {
+    endpoint.rate.map(|rate| rate.to_string()).into()
+}
+
+fn disabled(endpoint: &Endpoint) -> Option<(Value, Timestamp)> {
+    match &endpoint.state {
+        EndpointState::Active | EndpointState::Paused => None,
+        EndpointState::Disabled { reason, since } => {
+            let reason = serde_json::to_value(reason).expect("a reason has a name");
+            Some((reason, *since))
+        }
+    }
+}
+
+/// The waits in the form that `--schedule` takes.
+fn schedule(endpoint: &Endpoint) -> String {
+    let seconds = endpoint.schedule.seconds().iter();
+    let waits: Vec<String> = seconds.map(|wait| friendly(Duration::from_secs(*wait))).collect();
+    waits.join(",")
+}
+
+fn friendly(duration: Duration) -> String {
+    SpanPrinter::new().spacing(Spacing::None).unsigned_duration_to_string(&duration)
+}
+
+#[cfg(test)]
+mod tests;

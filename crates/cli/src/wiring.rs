@@ -1,0 +1,288 @@
+//! Builds everything in flow order, starts the roles, and ends them in order.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use fanfare_api::{Announcer, Api, Health};
+use fanfare_broker::Broker;
+use fanfare_dispatcher::{Dispatcher, Egress};
+use fanfare_model::{Clock, EgressPolicy};
+use fanfare_producer::Producer;
+use fanfare_registry::{Registry, Snapshots, keep_fresh};
+use fanfare_router::Router;
+use fanfare_telemetry::Metrics;
+use fanfare_wire::ControlMessage;
+use tokio::{net::TcpListener, task::JoinSet, time};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{Config, Role};
+
+/// How long a start waits for RabbitMQ. A process that started waits for as long as it takes.
+const CONNECT_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a process is told to end.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Finish what is in hand, then end.
+    pub terminate: CancellationToken,
+    /// End now; what is unsettled is handed back to the broker.
+    pub abort: CancellationToken,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Everything in hand was settled.
+    Orderly,
+    /// This many messages were handed back unfinished; they will be repeated.
+    Aborted(usize),
+}
+
+/// The roles of one process, wired and not yet running.
+pub struct Fanfare {
+    config: Config,
+    roles: Vec<Role>,
+    clock: Clock,
+    stop: Stop,
+    broker: Broker,
+    registry: Registry,
+    snapshots: Snapshots,
+    metrics: Metrics,
+    listener: TcpListener,
+}
+
+impl Fanfare {
+    /// Connects, declares, and takes the port, so that what is wrong shows before anything runs.
+    pub async fn start(
+        config: Config,
+        roles: Vec<Role>,
+        clock: Clock,
+        stop: Stop,
+    ) -> anyhow::Result<Self> {
+        let listen = config.api.listen;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("listening at {listen} (`api.listen`)"))?;
+        let registry = Registry::connect(&config.registry).context("opening the registry")?;
+        let name = connection_name(&roles);
+        let connecting = Broker::connect(&config.broker, &name, CONNECT_WITHIN);
+        let broker = stop
+            .terminate
+            .run_until_cancelled(connecting)
+            .await
+            .context("stopped while waiting for RabbitMQ")?
+            .context("connecting to RabbitMQ")?;
+        Ok(Self {
+            config,
+            roles,
+            clock,
+            stop,
+            broker,
+            registry,
+            snapshots: Snapshots::new(),
+            metrics: Metrics::new(),
+            listener,
+        })
+    }
+
+    /// Where the API, health and metrics are served.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("a bound listener has an address")
+    }
+
+    /// The connection to RabbitMQ, for whoever drives the process from within.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The store of endpoints, for whoever drives the process from within.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What the roles decide by, for whoever drives the process from within.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    /// Runs the roles until they are told to stop, or one of them ends by a fault of ours.
+    pub async fn run(self) -> anyhow::Result<Ending> {
+        let Self {
+            broker,
+            registry,
+            stop,
+            ..
+        } = &self;
+        let (broker, registry, stop) = (broker.clone(), registry.clone(), stop.clone());
+        let grace = self.config.shutdown_grace;
+        let background = CancellationToken::new();
+        let mut behind = JoinSet::new();
+        behind.spawn(keep_fresh(
+            registry.clone(),
+            self.snapshots.clone(),
+            self.clock.clone(),
+            background.clone(),
+        ));
+        behind.spawn(hear_announcements(broker.clone(), self.snapshots.clone(), background.clone()));
+
+        let mut roles = JoinSet::new();
+        self.spawn_roles(&mut roles)?;
+        let ended = supervise(roles, &stop, grace).await;
+
+        // What the roles needed ends after them: first who listens, then the broker, then the store.
+        background.cancel();
+        while behind.join_next().await.is_some() {}
+        broker.close().await;
+        registry.close().await;
+        ended
+    }
+
+    fn spawn_roles(self, roles: &mut JoinSet<anyhow::Result<usize>>) -> anyhow::Result<()> {
+        let Stop { terminate, abort } = self.stop.clone();
+        if self.roles.contains(&Role::Router) {
+            let settings = self.config.router.clone();
+            let router = Router::new(
+                &self.broker,
+                &settings,
+                self.snapshots.clone(),
+                self.clock.clone(),
+                &self.metrics.meter("fanfare.router"),
+            );
+            let (broker, terminate, abort) = (self.broker.clone(), terminate.clone(), abort.clone());
+            roles.spawn(async move {
+                Ok(fanfare_router::run(broker, router, settings, terminate, abort).await)
+            });
+        }
+        if self.roles.contains(&Role::Dispatcher) {
+            let egress = Egress::new(&self.config.dispatcher.egress)
+                .context("setting up calls to receivers")?;
+            let dispatcher = Dispatcher::new(
+                &self.broker,
+                named(self.config.dispatcher.clone()),
+                self.snapshots.clone(),
+                egress,
+                self.clock.clone(),
+                &self.metrics.meter("fanfare.dispatcher"),
+            );
+            let terminate = terminate.clone();
+            roles.spawn(async move { Ok(fanfare_dispatcher::run(dispatcher, terminate, abort).await) });
+        }
+        roles.spawn(self.serve_http(terminate));
+        Ok(())
+    }
+
+    /// Every process serves health and metrics; with the role `api` also the API.
+    async fn serve_http(self, terminate: CancellationToken) -> anyhow::Result<usize> {
+        let (broker, snapshots) = (self.broker.clone(), self.snapshots.clone());
+        let health = Health::new()
+            .with("broker", move || broker.is_ready())
+            .with("registry", move || snapshots.current().is_some());
+        let metrics = self.metrics.clone();
+        let render = Arc::new(move || metrics.render());
+        if !self.roles.contains(&Role::Api) {
+            fanfare_api::monitor(self.listener, health, render, terminate).await?;
+            return Ok(0);
+        }
+        let announcer = Announcer::on(&self.broker, self.clock.clone());
+        let api = Api {
+            settings: self.config.api.clone(),
+            registry: self.registry,
+            snapshots: self.snapshots,
+            announcer,
+            producer: Producer::on(&self.broker, self.clock.clone()),
+            egress: EgressPolicy::allowing(self.config.dispatcher.egress.allow_networks.clone()),
+            clock: self.clock,
+            health,
+            metrics: render,
+        };
+        fanfare_api::run(self.listener, api, terminate).await?;
+        Ok(0)
+    }
+}
+
+/// Waits for the roles. If one ends by a fault, all stop: a half-alive process is harder to reason about.
+async fn supervise(
+    mut roles: JoinSet<anyhow::Result<usize>>,
+    stop: &Stop,
+    grace: Duration,
+) -> anyhow::Result<Ending> {
+    let mut fault = None;
+    let mut unfinished = 0;
+    let deadline = async {
+        stop.terminate.cancelled().await;
+        info!("stopping: attempts in flight finish, everything else is handed back");
+        time::sleep(grace).await;
+        warn!(?grace, "the grace period is over");
+        stop.abort.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(deadline);
+    loop {
+        let ended = tokio::select! {
+            () = &mut deadline => continue,
+            ended = roles.join_next() => ended,
+        };
+        let Some(ended) = ended else { break };
+        match ended.context("a role panicked").and_then(|ended| ended) {
+            Ok(handed_back) => unfinished += handed_back,
+            Err(error) => {
+                error!(error = format!("{error:#}"), "a role ended by a fault; stopping");
+                fault.get_or_insert(error);
+            }
+        }
+        if !stop.terminate.is_cancelled() {
+            stop.terminate.cancel();
+        }
+    }
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
+    if stop.abort.is_cancelled() {
+        warn!(unfinished, "stopped without finishing; what was in hand will be repeated");
+        return Ok(Ending::Aborted(unfinished));
+    }
+    info!("stopped; everything in hand was settled");
+    Ok(Ending::Orderly)
+}
+
+/// Refreshes the snapshot as soon as another process says that the registry has changed.
+async fn hear_announcements(broker: Broker, snapshots: Snapshots, shutdown: CancellationToken) {
+    let mut inbox = broker.control_inbox();
+    while let Some(message) = inbox.next_until(&shutdown).await {
+        match ControlMessage::decode(&message.envelope) {
+            Some(ControlMessage::RegistryChanged { version })
+                if snapshots.version() != Some(version) =>
+            {
+                snapshots.nudge();
+            }
+            // Ours, or a kind that only newer processes know.
+            Some(ControlMessage::RegistryChanged { .. }) | None => {}
+        }
+        message.receipt.settle();
+    }
+    inbox.close().await;
+}
+
+/// What RabbitMQ's management pages show.
+fn connection_name(roles: &[Role]) -> String {
+    let names: Vec<_> = roles.iter().map(|role| role.name()).collect();
+    format!("fanfare {} on {}", names.join("+"), host_name())
+}
+
+fn named(mut settings: fanfare_dispatcher::Settings) -> fanfare_dispatcher::Settings {
+    if settings.id.is_empty() {
+        settings.id = host_name();
+    }
+    settings
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_else(|_| "this host".to_owned())
+}

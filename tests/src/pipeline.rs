@@ -1,0 +1,160 @@
+//! All roles in this process, on one broker and a registry of their own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use fanfare_broker::Settings as BrokerSettings;
+use fanfare_cli::{Config, Ending, Fanfare, Role, Stop};
+use fanfare_model::{Endpoint, EndpointId, EndpointState, Secret, TenantId};
+use fanfare_registry::{NewEndpoint, Registry, Snapshots};
+use fanfare_testkit::{PlainAmqp, eventually, wall_clock};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// How long anything in a test may take on a slow, busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The whole program, running in this process.
+pub struct Pipeline {
+    url: String,
+    registry: Registry,
+    snapshots: Snapshots,
+    address: SocketAddr,
+    stop: Stop,
+    running: JoinHandle<anyhow::Result<Ending>>,
+    _home: TempDir,
+}
+
+impl Pipeline {
+    /// Starts all roles. Loopback may be called, because that is where the receivers of tests are.
+    pub async fn start(broker: BrokerSettings) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let config = config(broker, &home);
+        let url = config.broker.url.expose().to_owned();
+        let roles = vec![Role::Api, Role::Router, Role::Dispatcher];
+        let stop = Stop::default();
+        let fanfare = Fanfare::start(config, roles, wall_clock(), stop.clone())
+            .await
+            .expect("the program starts");
+        let (registry, snapshots) = (fanfare.registry().clone(), fanfare.snapshots().clone());
+        let address = fanfare.address();
+        #[expect(clippy::disallowed_methods, reason = "`Pipeline::stop` waits for it")]
+        let running = tokio::spawn(fanfare.run());
+        Self {
+            url,
+            registry,
+            snapshots,
+            address,
+            stop,
+            running,
+            _home: home,
+        }
+    }
+
+    /// Registers an endpoint for some event types, after `adjust` had its way with it, and waits until
+    /// it takes effect.
+    pub async fn register(
+        &self,
+        tenant: &str,
+        url: &str,
+        wants: &[&str],
+        adjust: impl FnOnce(&mut NewEndpoint),
+    ) -> Endpoint {
+        let patterns = wants.iter().map(|text| text.parse().expect("a pattern"));
+        let tenant: TenantId = tenant.parse().expect("a tenant");
+        let url = url.parse().expect("a target");
+        let mut new = NewEndpoint::new(tenant, url, patterns.collect());
+        adjust(&mut new);
+        let endpoint = self
+            .registry
+            .create_endpoint(new, "test", wall_clock().now())
+            .await
+            .expect("the endpoint is valid");
+        self.wait_until_current().await;
+        endpoint
+    }
+
+    /// Changes the state of an endpoint and waits until it takes effect.
+    pub async fn set_state(&self, endpoint: &Endpoint, state: EndpointState) {
+        let (tenant, id, now) = (&endpoint.tenant, endpoint.id, wall_clock().now());
+        let changed = self
+            .registry
+            .set_state(tenant, id, state, "test", now)
+            .await;
+        changed
+            .expect("the store answers")
+            .expect("the endpoint exists");
+        self.wait_until_current().await;
+    }
+
+    /// Deletes an endpoint and waits until it takes effect.
+    pub async fn delete(&self, tenant: &TenantId, id: EndpointId) {
+        let deleted = self
+            .registry
+            .delete_endpoint(tenant, id, "test", wall_clock().now())
+            .await;
+        assert!(deleted.expect("the store answers"), "the endpoint exists");
+        self.wait_until_current().await;
+    }
+
+    /// An API key.
+    pub async fn key(&self) -> Secret {
+        let made = self
+            .registry
+            .create_api_key("test", "test", wall_clock().now())
+            .await;
+        made.expect("the store answers").key
+    }
+
+    /// Where the API listens.
+    pub fn api(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The AMQP URL of its broker.
+    pub fn amqp_url(&self) -> &str {
+        &self.url
+    }
+
+    /// A client that has nothing of ours.
+    pub async fn plain_amqp(&self) -> PlainAmqp {
+        PlainAmqp::connect(&self.url).await
+    }
+
+    /// Waits until a queue holds this many messages.
+    pub async fn expect_depth(&self, queue: &str, depth: u32) {
+        let amqp = self.plain_amqp().await;
+        let what = format!("{depth} messages in {queue}");
+        eventually(PATIENCE, &what, async || {
+            (amqp.depth(queue).await == Some(depth)).then_some(())
+        })
+        .await;
+    }
+
+    /// Stops it as SIGTERM would, and returns how it ended.
+    pub async fn stop(self) -> Ending {
+        self.stop.terminate.cancel();
+        let ended = self.running.await.expect("no role panicked");
+        ended.expect("no role failed")
+    }
+
+    async fn wait_until_current(&self) {
+        let version = self.registry.version().await.expect("the store answers");
+        self.snapshots.nudge();
+        self.snapshots.wait_for_version(version).await;
+    }
+}
+
+/// Settings for everything in a temporary directory.
+pub(crate) fn config(broker: BrokerSettings, home: &TempDir) -> Config {
+    let mut config = Config {
+        broker,
+        ..Config::default()
+    };
+    config.registry.database = home.path().join("fanfare.db");
+    config.registry.encryption_key = Some(Secret::new("07".repeat(32)));
+    config.api.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.dispatcher.id = "test".to_owned();
+    let loopback = "127.0.0.0/8".parse().expect("a network");
+    config.dispatcher.egress.allow_networks = vec![loopback];
+    config
+}

@@ -1,0 +1,81 @@
+//! The program as a process of its own, to be killed.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+/// The binary that the test run built.
+pub fn fanfare_binary() -> PathBuf {
+    let here = std::env::current_exe().expect("a test knows its own binary");
+    // A test binary lies in `deps`, beside which the programs are.
+    let directory = here
+        .parent()
+        .and_then(|deps| deps.parent())
+        .expect("target/…/deps");
+    let binary = directory.join("fanfare");
+    let hint = "build it first: `cargo build --workspace --bins`, as `make test` does";
+    assert!(
+        binary.exists(),
+        "{} does not exist; {hint}",
+        binary.display()
+    );
+    binary
+}
+
+/// `fanfare serve` as a process. It is killed when dropped.
+pub struct Program {
+    child: Child,
+}
+
+impl Program {
+    /// Starts the roles on a broker, with the registry in `home`.
+    pub fn serve(roles: &str, amqp_url: &str, home: &TempDir, extra: &[(&str, &str)]) -> Self {
+        let database = home.path().join("fanfare.db");
+        let child = Command::new(fanfare_binary())
+            .args(["serve", "--roles", roles])
+            .current_dir(home.path())
+            .env("FANFARE__BROKER__URL", amqp_url)
+            .env("FANFARE__BROKER__PARTITIONS", "4")
+            .env("FANFARE__REGISTRY__DATABASE", database)
+            .env("FANFARE__REGISTRY__ENCRYPTION_KEY", "07".repeat(32))
+            .env("FANFARE__API__LISTEN", "127.0.0.1:0")
+            .env("FANFARE__DISPATCHER__ID", "test")
+            .env(
+                "FANFARE__DISPATCHER__EGRESS__ALLOW_NETWORKS",
+                r#"["127.0.0.0/8"]"#,
+            )
+            .env("FANFARE__TELEMETRY__LOG_FILTER", "warn")
+            .envs(extra.iter().copied())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        Self { child }
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub fn kill(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        drop(self.child.kill());
+        self.child.wait().expect("the process can be waited for");
+    }
+
+    /// Asks it to stop with SIGTERM and returns its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        let told = Command::new("kill").args(["-s", "TERM", &id]).status();
+        assert!(told.expect("kill runs").success());
+        self.child
+            .wait()
+            .expect("the process can be waited for")
+            .code()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,50 @@
+//! What the fault tests share: events with a number, and a ledger filled from a receiver.
+
+use fanfare_model::{Event, TenantId};
+use fanfare_producer::EventBuilder;
+use fanfare_registry::{NewEndpoint, Registry, Settings as RegistrySettings};
+use fanfare_testkit::{Ledger, Receiver, wall_clock};
+use tempfile::TempDir;
+
+/// The event with this number.
+pub(crate) fn event(number: usize) -> Event {
+    EventBuilder::new("t", "counted", "/faults")
+        .id(&number.to_string())
+        .json(format!(r#"{{"number":{number}}}"#).as_bytes())
+        .build()
+        .expect("the event is valid")
+}
+
+/// The registry that a `Program` in the same home uses.
+pub(crate) async fn registry(home: &TempDir) -> Registry {
+    let settings = RegistrySettings {
+        database: home.path().join("fanfare.db"),
+        encryption_key: Some("07".repeat(32).into()),
+        ..RegistrySettings::default()
+    };
+    Registry::open(&settings).await.expect("the registry opens")
+}
+
+/// Registers an endpoint that wants everything.
+pub(crate) async fn register(registry: &Registry, url: &str, max_in_flight: u16) {
+    let tenant: TenantId = "t".parse().expect("a tenant");
+    let wants = vec!["*".parse().expect("a pattern")];
+    let mut endpoint = NewEndpoint::new(tenant, url.parse().expect("a target"), wants);
+    endpoint.max_in_flight = max_in_flight;
+    let created = registry
+        .create_endpoint(endpoint, "test", wall_clock().now())
+        .await;
+    created.expect("the endpoint is valid");
+}
+
+/// Enters every request that a receiver had.
+pub(crate) fn enter_arrivals(ledger: &mut Ledger, receiver: &Receiver) {
+    for request in receiver.requests() {
+        let payload: serde_json::Value =
+            serde_json::from_slice(&request.body).expect("the body is JSON");
+        let number = payload["data"]["number"]
+            .as_u64()
+            .expect("events are numbered");
+        ledger.arrived(&number.to_string(), &request.path);
+    }
+}

@@ -1,0 +1,6 @@
+//! An event published is received, signed, once or more; what fails is retried, kept and found again.
+
+mod bad_events;
+mod delivery;
+mod other_languages;
+mod waiting;
