@@ -2,8 +2,8 @@
 
 pub(crate) mod completions;
 pub(crate) mod config;
-pub(crate) mod dev;
 pub(crate) mod dead_letters;
+pub(crate) mod dev;
 pub(crate) mod endpoints;
 pub(crate) mod listen;
 pub(crate) mod publish;

@@ -19,7 +19,7 @@ const TABLE_WIDTH: u16 = 100;
 pub(crate) trait Row: Sized + 'static {
     /// What is shown of it, in order.
     const COLUMNS: &'static [Column<Self>];
-    /// What a table shows of it, when that is less.
+    /// What a table shows of it, when that is something else.
     const TABLE: &'static [Column<Self>] = Self::COLUMNS;
 }
 
@@ -97,11 +97,19 @@ fn lines<R: Row>(row: &R) -> String {
 pub(crate) fn markdown<R: Row>(rows: &[R]) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let columns = || R::COLUMNS.iter();
-    let header = line(columns().map(|column| column.name.replace('_', " ")).collect());
+    let header = line(
+        columns()
+            .map(|column| column.name.replace('_', " "))
+            .collect(),
+    );
     let rule = line(columns().map(|_| "---".to_owned()).collect());
     let rows = rows.iter().map(|row| {
         let cells = columns().map(|column| cell(&(column.value)(row)));
-        line(cells.map(|text| text.replace('|', "\\|").replace('\n', "<br>")).collect())
+        line(
+            cells
+                .map(|text| text.replace('|', "\\|").replace('\n', "<br>"))
+                .collect(),
+        )
     });
     [header, rule].into_iter().chain(rows).collect()
 }
@@ -125,9 +133,11 @@ fn laid_out(cells: Vec<Vec<String>>) -> String {
     table.set_width(TABLE_WIDTH);
     table.add_rows(cells);
     let padding = 2;
-    table.set_constraints(widths.into_iter().map(|width| {
-        ColumnConstraint::LowerBoundary(Width::Fixed(width.saturating_add(padding)))
-    }));
+    table.set_constraints(
+        widths.into_iter().map(|width| {
+            ColumnConstraint::LowerBoundary(Width::Fixed(width.saturating_add(padding)))
+        }),
+    );
     table.trim_fmt()
 }
 
@@ -135,13 +145,15 @@ fn laid_out(cells: Vec<Vec<String>>) -> String {
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
+        Value::String(text) if text.is_empty() => "-".to_owned(),
         Value::String(text) => harmless(text).replace('\n', " "),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Object(members) if members.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join("\n"),
         Value::Object(members) => {
-            let line = |(name, value): (&String, &Value)| format!("{}={}", harmless(name), cell(value));
+            let line =
+                |(name, value): (&String, &Value)| format!("{}={}", harmless(name), cell(value));
             members.iter().map(line).collect::<Vec<_>>().join("\n")
         }
     }
@@ -242,7 +254,10 @@ mod tests {
         let text: &'static str = text.leak();
         let table = table(&[Long(text)]);
         assert!(table.contains("ep_0123456789abcdef0123456789abcdef"));
-        assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+        assert!(
+            table.lines().all(|line| line.chars().count() <= 100),
+            "{table}"
+        );
         assert_eq!(table.matches("word").count(), 60);
         assert_eq!(table.lines().next().map(squeezed).unwrap(), "ID TEXT LIST");
         let unbroken = "x".repeat(200).leak();

@@ -1,10 +1,6 @@
 //! Builds everything in flow order, starts the roles, and ends them in order.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_api::{Announcer, Api, Health};
@@ -92,7 +88,9 @@ impl Fanfare {
 
     /// Where the API, health and metrics are served.
     pub fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("a bound listener has an address")
+        self.listener
+            .local_addr()
+            .expect("a bound listener has an address")
     }
 
     /// The connection to RabbitMQ, for whoever drives the process from within.
@@ -128,7 +126,11 @@ impl Fanfare {
             self.clock.clone(),
             background.clone(),
         ));
-        behind.spawn(hear_announcements(broker.clone(), self.snapshots.clone(), background.clone()));
+        behind.spawn(hear_announcements(
+            broker.clone(),
+            self.snapshots.clone(),
+            background.clone(),
+        ));
 
         let mut roles = JoinSet::new();
         self.spawn_roles(&mut roles)?;
@@ -153,7 +155,8 @@ impl Fanfare {
                 self.clock.clone(),
                 &self.metrics.meter("fanfare.router"),
             );
-            let (broker, terminate, abort) = (self.broker.clone(), terminate.clone(), abort.clone());
+            let (broker, terminate, abort) =
+                (self.broker.clone(), terminate.clone(), abort.clone());
             roles.spawn(async move {
                 Ok(fanfare_router::run(broker, router, settings, terminate, abort).await)
             });
@@ -170,7 +173,9 @@ impl Fanfare {
                 &self.metrics.meter("fanfare.dispatcher"),
             );
             let terminate = terminate.clone();
-            roles.spawn(async move { Ok(fanfare_dispatcher::run(dispatcher, terminate, abort).await) });
+            roles.spawn(
+                async move { Ok(fanfare_dispatcher::run(dispatcher, terminate, abort).await) },
+            );
         }
         roles.spawn(self.serve_http(terminate));
         Ok(())
@@ -231,7 +236,10 @@ async fn supervise(
         match ended.context("a role panicked").and_then(|ended| ended) {
             Ok(handed_back) => unfinished += handed_back,
             Err(error) => {
-                error!(error = format!("{error:#}"), "a role ended by a fault; stopping");
+                error!(
+                    error = format!("{error:#}"),
+                    "a role ended by a fault; stopping"
+                );
                 fault.get_or_insert(error);
             }
         }
@@ -243,7 +251,10 @@ async fn supervise(
         return Err(fault);
     }
     if stop.abort.is_cancelled() {
-        warn!(unfinished, "stopped without finishing; what was in hand will be repeated");
+        warn!(
+            unfinished,
+            "stopped without finishing; what was in hand will be repeated"
+        );
         return Ok(Ending::Aborted(unfinished));
     }
     info!("stopped; everything in hand was settled");

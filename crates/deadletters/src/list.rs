@@ -8,7 +8,7 @@ use fanfare_wire::{DecodeFault, Envelope, decode_dead_letter};
 #[derive(Debug)]
 pub enum Listed {
     /// A delivery that was given up on.
-    DeadLetter(Box<DeadLetter>),
+    DeadLetter(DeadLetter),
     /// Something else that somebody published there, or that a newer release wrote.
     Unreadable(Unreadable),
 }
@@ -35,7 +35,7 @@ pub async fn list(broker: &Broker, limit: usize) -> Result<Vec<Listed>, BrokerFa
 impl From<Envelope> for Listed {
     fn from(envelope: Envelope) -> Self {
         match decode_dead_letter(&envelope) {
-            Ok(dead_letter) => Self::DeadLetter(Box::new(dead_letter)),
+            Ok(dead_letter) => Self::DeadLetter(dead_letter),
             Err(why) => Self::Unreadable(Unreadable { envelope, why }),
         }
     }

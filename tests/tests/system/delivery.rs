@@ -163,7 +163,7 @@ async fn a_410_ends_at_once_and_a_disabled_endpoint_keeps_what_is_owed(version: 
 async fn a_deleted_endpoint_is_owed_nothing(version: Version) {
     let (broker, receiver) = (TestBroker::new(version), Receiver::start().await);
     let pipeline = Pipeline::start(broker.settings()).await;
-    let schedule = Schedule::from_seconds(vec![0, 1]).unwrap();
+    let schedule = Schedule::from_seconds(vec![0, 4]).unwrap();
     receiver.behave("/a", Behaviour::status(500));
     let url = receiver.url("/a");
     let endpoint = pipeline
@@ -171,10 +171,10 @@ async fn a_deleted_endpoint_is_owed_nothing(version: Version) {
         .await;
     let amqp = pipeline.plain_amqp().await;
     amqp.publish_event("t.a", &event("1", "a")).await;
-    receiver.expect_requests(1, PATIENCE).await;
+    pipeline.expect_depth("fanfare.delay.4s", 1).await;
     pipeline.delete(&endpoint.tenant, endpoint.id).await;
-    // The retry finds no endpoint; when it is settled nothing is left anywhere.
-    pipeline.expect_depth("fanfare.delay.1s", 0).await;
+    // The retry finds no endpoint; a stop settles what is in hand, and nothing is left anywhere.
+    pipeline.expect_depth("fanfare.delay.4s", 0).await;
     assert_eq!(pipeline.stop().await, Ending::Orderly);
     assert_eq!(receiver.count(), 1);
     assert_eq!(amqp.depth("fanfare.dead-letters").await, Some(0));

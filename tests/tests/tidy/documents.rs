@@ -1,6 +1,9 @@
 //! Rules about documents: what they name exists.
 
-use crate::checkout::{self, File};
+use crate::{
+    checkout::{self, File, rust_files},
+    code::code_of,
+};
 
 /// What a row of `docs/guarantees.md` says when no test proves it.
 const NOT_PROVEN: &str = "not proven yet";
@@ -72,14 +75,15 @@ fn missing_paths(document: &File) -> Vec<String> {
         .collect()
 }
 
-/// Whether a piece of code is a path in this repository, rather than a route, a media type, a pattern
-/// or something that a build makes.
+/// Whether a piece of code is a path in this repository, rather than a route, a network, a media type, a
+/// pattern or something that a build makes.
 fn is_path(code: &str) -> bool {
     let path = code.split("::").next().unwrap();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     let foreign = ["/", "application/", "text/", "target/"];
     path.contains('/')
         && path.chars().all(plain)
+        && path.contains(|c: char| c.is_ascii_alphabetic())
         && !foreign.iter().any(|start| path.starts_with(start))
 }
 
@@ -197,4 +201,43 @@ fn rows_without_proof(document: &File) -> Vec<String> {
         }
     }
     breaches
+}
+
+#[test]
+fn telemetry_is_named_in_documents_as_in_the_code() {
+    let shipped = rust_files().into_iter().filter(|file| !file.is_for_tests());
+    let texts: Vec<String> = shipped.map(|file| file.text).collect();
+    let text = texts.concat();
+    let code = code_of(&text).replace("r#", "");
+    let mut breaches = Vec::new();
+    for (path, heading, is_in) in [
+        ("docs/logging.md", "| field |", code.as_str()),
+        ("docs/logging.md", "| message |", text.as_str()),
+        ("docs/operations.md", "| metric |", text.as_str()),
+    ] {
+        let document = checkout::read(path);
+        for (line, name) in names_in_table(&document, heading) {
+            // The exporter adds what Prometheus wants to see at the end.
+            let bare = name.trim_end_matches("_total").trim_end_matches("_seconds");
+            if !is_in.contains(bare) {
+                breaches.push(document.breach(line, &format!("`{name}` is not in the code")));
+            }
+        }
+    }
+    checkout::none("names of telemetry are those of the code", breaches);
+}
+
+/// The pieces of code in the first cells of the table that `heading` begins, with their lines.
+fn names_in_table<'a>(document: &'a File, heading: &str) -> Vec<(usize, &'a str)> {
+    let lines = document.text.lines().enumerate();
+    let table = lines.skip_while(|(_, line)| !line.starts_with(heading));
+    let rows = table.skip(2).take_while(|(_, line)| line.starts_with('|'));
+    let names = rows.flat_map(|(index, row)| {
+        let cell = row.split('|').nth(1).unwrap();
+        let spans = cell.split('`').skip(1).step_by(2);
+        spans.map(move |name| (index + 1, name))
+    });
+    let names: Vec<_> = names.collect();
+    assert!(!names.is_empty(), "{}: no table {heading}", document.path);
+    names
 }

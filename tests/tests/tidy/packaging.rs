@@ -1,5 +1,7 @@
 //! Rules about what an installation is made of.
 
+use std::collections::BTreeSet;
+
 use crate::checkout::{self, File};
 
 /// The roles that `fanfare serve` knows.
@@ -51,27 +53,48 @@ fn strangers(file: &File) -> Vec<String> {
 
 #[test]
 fn compose_sets_settings_that_exist() {
-    let known = checkout::read("docs/configuration.md");
+    let known = settings_in(&checkout::read("docs/configuration.md"));
     let files = packaging();
     let breaches = files.iter().flat_map(|file| unknown_settings(file, &known));
     checkout::none("settings are in docs/configuration.md", breaches.collect());
-    let known = File::sample("a.md", "`broker.url` `api.listen`");
+
+    let text = "| `grace` | 1 | |\n## `[broker]`\n| key | default |\n| `url` | x |\n## `[api]`\n| `listen` | x |\n";
+    let known = settings_in(&File::sample("a.md", text));
+    assert_eq!(
+        Vec::from_iter(&known),
+        ["api.listen", "broker.url", "grace"]
+    );
     let text = "FANFARE__BROKER__URL_FILE: x\nFANFARE__API__LISTEN: y\nFANFARE__API__LISTN: z\n";
     let expected = ["a.yml:3: there is no setting `api.listn`"];
     let sample = File::sample("a.yml", text);
     assert_eq!(unknown_settings(&sample, &known), expected);
 }
 
-fn unknown_settings(file: &File, known: &File) -> Vec<String> {
+/// The keys in the first cells of the tables, each with the section whose heading it is under.
+fn settings_in(document: &File) -> BTreeSet<String> {
+    let mut section = String::new();
+    let mut keys = BTreeSet::new();
+    for line in document.text.lines() {
+        if let Some(heading) = line.strip_prefix("## `[") {
+            section = heading.trim_end_matches("]`").to_owned() + ".";
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let key = row.split('`').next().unwrap();
+            keys.insert(format!("{section}{key}"));
+        }
+    }
+    keys
+}
+
+fn unknown_settings(file: &File, known: &BTreeSet<String>) -> Vec<String> {
     let mut breaches = Vec::new();
     for (index, line) in file.text.lines().enumerate() {
         for rest in line.split("FANFARE__").skip(1) {
             let in_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
             let end = rest.find(|c| !in_name(c)).unwrap_or(rest.len());
             let key = rest[..end].replace("__", ".").to_lowercase();
+            // What is text can also be given as the path of a file.
             let held = key.strip_suffix("_file").unwrap_or(&key);
-            let is_known = |key: &str| known.text.contains(&format!("`{key}`"));
-            if !is_known(&key) && !is_known(held) {
+            if !known.contains(&key) && !known.contains(held) {
                 breaches.push(file.breach(index + 1, &format!("there is no setting `{key}`")));
             }
         }

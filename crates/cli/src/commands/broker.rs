@@ -29,7 +29,9 @@ pub(super) async fn connected(settings: &Settings, name: &str) -> anyhow::Result
 pub(super) fn place(settings: &Settings) -> String {
     let url = Url::parse(settings.url.expose()).ok();
     let place = url.and_then(|url| {
-        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        let port = url
+            .port()
+            .map_or_else(String::new, |port| format!(":{port}"));
         Some(format!("{}{port}{}", url.host_str()?, url.path()))
     });
     place.unwrap_or_else(|| "the place that `broker.url` names".to_owned())

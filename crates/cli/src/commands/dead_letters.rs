@@ -148,7 +148,11 @@ const LAST_STATUS: Column<Listed> = Column {
     name: "last_status",
     value: |listed| {
         of(listed, |letter| {
-            letter.delivery.failures.as_ref().and_then(|past| past.last.status)
+            letter
+                .delivery
+                .failures
+                .as_ref()
+                .and_then(|past| past.last.status)
         })
     },
 };
@@ -184,11 +188,16 @@ fn headers(other: &Unreadable) -> Value {
         HeaderValue::Other => Value::Null,
     };
     let headers = other.envelope.headers.iter();
-    headers.map(|(name, held)| (name.to_owned(), value(held))).collect()
+    headers
+        .map(|(name, held)| (name.to_owned(), value(held)))
+        .collect()
 }
 
 fn date_and_time(time: Timestamp) -> Value {
-    json!([time.strftime("%Y-%m-%d").to_string(), time.strftime("%H:%M:%SZ").to_string()])
+    json!([
+        time.strftime("%Y-%m-%d").to_string(),
+        time.strftime("%H:%M:%SZ").to_string()
+    ])
 }
 
 fn shortened(error: &str) -> String {

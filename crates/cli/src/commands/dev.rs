@@ -26,7 +26,9 @@ pub(crate) async fn run(args: &DevArgs, sources: &Sources) -> anyhow::Result<Exi
     let signals = Signals::watch().context("watching for signals")?;
     let home = Home::new(args)?;
     let loaded = Config::load(sources)?;
-    let given = loaded.was_given("broker.url").then(|| loaded.settings.broker.url.clone());
+    let given = loaded
+        .was_given("broker.url")
+        .then(|| loaded.settings.broker.url.clone());
     let node_directory = home.path().join("rabbitmq");
     let node = tokio::task::spawn_blocking(move || Node::find(given, &node_directory))
         .await
@@ -39,7 +41,10 @@ pub(crate) async fn run(args: &DevArgs, sources: &Sources) -> anyhow::Result<Exi
     stopped.context("stopping RabbitMQ")??;
     home.leave()?;
     shown?;
-    note(&format!("done after {:.1} s", begun.elapsed().as_secs_f64()))?;
+    note(&format!(
+        "done after {:.1} s",
+        begun.elapsed().as_secs_f64()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -84,7 +89,11 @@ fn config(mut config: Config, url: Secret, home: &Home) -> anyhow::Result<Config
     config.registry.snapshot_file = Some(home.path().join("registry.snapshot"));
     config.registry.encryption_key = None;
     config.registry.encryption_key_file = Some(key_file);
-    config.dispatcher.egress.allow_networks.push("127.0.0.0/8".parse()?);
+    config
+        .dispatcher
+        .egress
+        .allow_networks
+        .push("127.0.0.0/8".parse()?);
     // A free port: another Fanfare, or anything else, may have the default one.
     config.api.listen.set_port(0);
     config.shutdown_grace = config.shutdown_grace.min(Duration::from_secs(45));
@@ -101,8 +110,7 @@ enum Home {
 impl Home {
     fn new(args: &DevArgs) -> anyhow::Result<Self> {
         if let Some(path) = &args.data_dir {
-            std::fs::create_dir_all(path)
-                .with_context(|| format!("making {}", path.display()))?;
+            std::fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
             return Ok(Self::Kept(std::path::absolute(path)?));
         }
         let made = tempfile::Builder::new().prefix("fanfare-dev-").tempdir();

@@ -219,7 +219,11 @@ impl Row for Shown {
         },
         Column {
             name: "disabled_since",
-            value: |Self(endpoint)| disabled(endpoint).map(|(_, since)| since.to_string()).into(),
+            value: |Self(endpoint)| {
+                disabled(endpoint)
+                    .map(|(_, since)| since.to_string())
+                    .into()
+            },
         },
         Column {
             name: "rate",
@@ -247,7 +251,13 @@ impl Row for Shown {
         },
         Column {
             name: "header_names",
-            value: |Self(endpoint)| endpoint.headers.iter().map(|header| header.name()).collect(),
+            value: |Self(endpoint)| {
+                endpoint
+                    .headers
+                    .iter()
+                    .map(|header| header.name())
+                    .collect()
+            },
         },
         Column {
             name: "created_at",
@@ -283,13 +293,23 @@ impl Row for Created {
         },
         Column {
             name: "secret",
-            value: |Self(endpoint)| endpoint.secrets.first().map(|secret| secret.reveal()).into(),
+            value: |Self(endpoint)| {
+                endpoint
+                    .secrets
+                    .first()
+                    .map(|secret| secret.reveal())
+                    .into()
+            },
         },
     ];
 }
 
 fn event_types(endpoint: &Endpoint) -> Value {
-    endpoint.event_types.iter().map(ToString::to_string).collect()
+    endpoint
+        .event_types
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 fn rate(endpoint: &Endpoint) -> Value {
@@ -309,12 +329,16 @@ fn disabled(endpoint: &Endpoint) -> Option<(Value, Timestamp)> {
 /// The waits in the form that `--schedule` takes.
 fn schedule(endpoint: &Endpoint) -> String {
     let seconds = endpoint.schedule.seconds().iter();
-    let waits: Vec<String> = seconds.map(|wait| friendly(Duration::from_secs(*wait))).collect();
+    let waits: Vec<String> = seconds
+        .map(|wait| friendly(Duration::from_secs(*wait)))
+        .collect();
     waits.join(",")
 }
 
 fn friendly(duration: Duration) -> String {
-    SpanPrinter::new().spacing(Spacing::None).unsigned_duration_to_string(&duration)
+    SpanPrinter::new()
+        .spacing(Spacing::None)
+        .unsigned_duration_to_string(&duration)
 }
 
 #[cfg(test)]

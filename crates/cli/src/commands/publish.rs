@@ -74,7 +74,10 @@ fn bounded(reader: impl Read) -> anyhow::Result<Vec<u8>> {
     let most = EventLimits::default().max_event_bytes;
     let mut data = Vec::new();
     reader.take(most as u64 + 1).read_to_end(&mut data)?;
-    ensure!(data.len() <= most, "there are more than the {most} bytes that an event may have");
+    ensure!(
+        data.len() <= most,
+        "there are more than the {most} bytes that an event may have"
+    );
     Ok(data)
 }
 

@@ -44,9 +44,13 @@ async fn check(format: OutputFormat, settings: &Settings) -> anyhow::Result<Exit
     let checking = time::timeout(CHECK_WITHIN, Topology::check(settings));
     let checked = checking.await.context("RabbitMQ did not answer in time");
     let place = || format!("checking RabbitMQ at {}", place(settings));
-    let findings = checked.and_then(|checked| Ok(checked?)).with_context(place)?;
+    let findings = checked
+        .and_then(|checked| Ok(checked?))
+        .with_context(place)?;
     output::print_rows(format, &findings)?;
-    let fine = findings.iter().filter(|finding| finding.verdict == Verdict::AsListed);
+    let fine = findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::AsListed);
     let (fine, all) = (fine.count(), findings.len());
     output::note(&format!("{fine} of {all} are as they should be"))?;
     Ok(if fine == all {
@@ -289,7 +293,11 @@ mod tests {
         assert!(names.contains(&"fanfare.deliveries.g1.00 … fanfare.deliveries.g1.15"));
         assert!(names.contains(&"fanfare.delay.1s") && names.contains(&"fanfare.delay.2s"));
         let bindings = folded_bindings(&topology);
-        assert_eq!(bindings.len(), topology.exchanges().len() - 1, "all but control's");
+        assert_eq!(
+            bindings.len(),
+            topology.exchanges().len() - 1,
+            "all but control's"
+        );
     }
 
     #[test]
@@ -302,7 +310,11 @@ mod tests {
             ("queues", topology.queues().len()),
             ("bindings", topology.bindings().len()),
         ] {
-            assert_eq!(everything[part].as_array().map(Vec::len), Some(count), "{part}");
+            assert_eq!(
+                everything[part].as_array().map(Vec::len),
+                Some(count),
+                "{part}"
+            );
         }
         assert_eq!(everything["queues"][0]["arguments"]["x-delivery-limit"], 20);
     }

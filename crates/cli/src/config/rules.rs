@@ -21,7 +21,12 @@ pub(super) fn check(loaded: &Loaded<Config>) -> Result<(), ConfigFault> {
         ("dispatcher.prefetch", dispatcher.prefetch),
     ] {
         let accepted = format!("accepted is a whole number from 1 to {MOST_PREFETCHED}");
-        require(loaded, key, (1..=MOST_PREFETCHED).contains(&value.into()), accepted)?;
+        require(
+            loaded,
+            key,
+            (1..=MOST_PREFETCHED).contains(&value.into()),
+            accepted,
+        )?;
     }
     require(
         loaded,

@@ -326,7 +326,9 @@ fn the_settings_are_judged_as_a_whole() {
     ] {
         let file = file(text);
         let fault = Config::load(&Sources::for_tests(Some(&file.path), &[])).unwrap_err();
-        let fault = fault.to_string().replace(file.path.to_str().unwrap(), "FILE");
+        let fault = fault
+            .to_string()
+            .replace(file.path.to_str().unwrap(), "FILE");
         assert_eq!(fault, message);
     }
     let file = file("router.prefetch = 2000\ndispatcher.memory_budget = 1048576");

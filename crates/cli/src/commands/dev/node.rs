@@ -22,7 +22,11 @@ pub(crate) enum Node {
     /// Somebody else's; it is left as it is, but for Fanfare's own exchanges and queues.
     Given(Secret),
     /// A private node of ours.
-    Script { url: Secret, directory: PathBuf, script: PathBuf },
+    Script {
+        url: Secret,
+        directory: PathBuf,
+        script: PathBuf,
+    },
     /// A container of ours.
     Container { url: Secret, id: String },
 }
@@ -73,8 +77,11 @@ impl Node {
         std::fs::write(&script, NODE_SCRIPT)
             .with_context(|| format!("writing {}", script.display()))?;
         let directory = directory.join("node");
-        let url = run(Command::new("bash").arg(&script).arg("start").arg(&directory))
-            .context("starting RabbitMQ; its messages are above")?;
+        let url = run(Command::new("bash")
+            .arg(&script)
+            .arg("start")
+            .arg(&directory))
+        .context("starting RabbitMQ; its messages are above")?;
         Ok(Self::Script {
             url: Secret::new(url),
             directory,
@@ -85,10 +92,16 @@ impl Node {
     fn start_container() -> anyhow::Result<Self> {
         note(&format!("starting a container of {IMAGE}"))?;
         let published = ["--publish", "127.0.0.1::5672"];
-        let id = run(Command::new("docker").args(["run", "--detach"]).args(published).arg(IMAGE))?;
+        let id = run(Command::new("docker")
+            .args(["run", "--detach"])
+            .args(published)
+            .arg(IMAGE))?;
         let address = run(Command::new("docker").args(["port", &id, "5672/tcp"]))?;
         let address = address.lines().next().unwrap_or_default();
-        ensure!(!address.is_empty(), "docker does not say where the container listens");
+        ensure!(
+            !address.is_empty(),
+            "docker does not say where the container listens"
+        );
         Ok(Self::Container {
             // The image's own user, reachable over loopback alone.
             url: Secret::new(format!("amqp://guest:guest@{address}/%2f")),
@@ -98,9 +111,13 @@ impl Node {
 }
 
 fn is_installed() -> bool {
-    ["/usr/lib/rabbitmq", "/usr/local/lib/rabbitmq", "/opt/rabbitmq"]
-        .iter()
-        .any(|path| Path::new(path).exists())
+    [
+        "/usr/lib/rabbitmq",
+        "/usr/local/lib/rabbitmq",
+        "/opt/rabbitmq",
+    ]
+    .iter()
+    .any(|path| Path::new(path).exists())
 }
 
 fn docker_answers() -> bool {

@@ -50,16 +50,26 @@ impl Story {
         drop(arrive);
         let version = self.registry.version().await?;
         self.snapshots.nudge();
-        within("the registry to take effect", self.snapshots.wait_for_version(version)).await?;
+        within(
+            "the registry to take effect",
+            self.snapshots.wait_for_version(version),
+        )
+        .await?;
 
         let run = Uuid::now_v7().simple().to_string();
         let events = campaign::events(&run);
-        let key = self.registry.create_api_key("fanfare dev", "fanfare dev", self.clock.now());
+        let key = self
+            .registry
+            .create_api_key("fanfare dev", "fanfare dev", self.clock.now());
         let key = key.await.context("making an API key")?.key;
         self.publish_over_amqp(&events).await?;
         let over_http = self.publish_over_http(&run, &key).await?;
 
-        let all: Vec<&Event> = events.iter().map(|(_, event)| event).chain([&over_http]).collect();
+        let all: Vec<&Event> = events
+            .iter()
+            .map(|(_, event)| event)
+            .chain([&over_http])
+            .collect();
         self.watch(&all, &mut arrivals).await?;
         self.show_dead_letter(broken).await?;
         self.say_what_next(&key)?;
@@ -70,7 +80,10 @@ impl Story {
             stop.cancelled().await;
             while receivers.join_next().await.is_some() {}
         };
-        #[expect(clippy::disallowed_methods, reason = "it ends with the process's stop token")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with the process's stop token"
+        )]
         drop(tokio::spawn(serve_on));
         Ok(())
     }
@@ -120,7 +133,10 @@ impl Story {
             .context("registering a sample endpoint")?;
         let wants = sample.wants.join(", ");
         let answers = sample.answers;
-        say(&format!("   {:<8} wants {wants:<20} answers {answers}   {url}", sample.name))?;
+        say(&format!(
+            "   {:<8} wants {wants:<20} answers {answers}   {url}",
+            sample.name
+        ))?;
         Ok(endpoint.id)
     }
 
@@ -135,7 +151,10 @@ impl Story {
             } else {
                 event_envelope_binary(event, &trace, now)
             };
-            (topology.event_address(&event.tenant, &event.event_type), envelope)
+            (
+                topology.event_address(&event.tenant, &event.event_type),
+                envelope,
+            )
         };
         let messages = events.iter().enumerate().map(message).collect();
         publish_plainly(&self.broker_settings, messages).await?;
@@ -165,7 +184,10 @@ impl Story {
             .context("publishing over HTTP")?;
         let status = answer.status();
         let text = answer.text().await.unwrap_or_default();
-        ensure!(status == reqwest::StatusCode::ACCEPTED, "the API answered {status}: {text}");
+        ensure!(
+            status == reqwest::StatusCode::ACCEPTED,
+            "the API answered {status}: {text}"
+        );
         say(&format!("   POST {url} answered {status}"))?;
         let (_, mut event) = campaign::events(run).swap_remove(6);
         event.id = id;
@@ -222,7 +244,10 @@ impl Story {
     }
 
     fn say_what_next(&self, key: &Secret) -> anyhow::Result<()> {
-        let (api, amqp) = (self.api, without_password(self.broker_settings.url.expose()));
+        let (api, amqp) = (
+            self.api,
+            without_password(self.broker_settings.url.expose()),
+        );
         let key = key.expose();
         say(&format!(
             "\nWhere to look\n   API      http://{api}/v1/openapi.json   health http://{api}/readyz   \
@@ -273,7 +298,10 @@ fn readable(value: &fanfare_wire::HeaderValue) -> Option<String> {
 
 /// A trace as a producer would begin it.
 fn new_trace() -> TraceContext {
-    let (trace, span) = (Uuid::now_v7().simple().to_string(), Uuid::now_v7().simple().to_string());
+    let (trace, span) = (
+        Uuid::now_v7().simple().to_string(),
+        Uuid::now_v7().simple().to_string(),
+    );
     let traceparent = format!("00-{trace}-{}-01", &span[16..]);
     TraceContext::from_headers(Some(&traceparent), None)
 }

@@ -39,7 +39,13 @@ impl Fixture {
         let Command::Endpoints(EndpointsCommand::Add(args)) = args.command else {
             panic!("endpoints add");
         };
-        add(&self.registry, &self.settings.dispatcher.egress, &args, now()).await
+        add(
+            &self.registry,
+            &self.settings.dispatcher.egress,
+            &args,
+            now(),
+        )
+        .await
     }
 
     async fn listed(&self, tenant: Option<&str>, limit: u32) -> (Vec<String>, bool) {
@@ -48,7 +54,9 @@ impl Fixture {
             limit,
         };
         let (endpoints, more) = list(&self.registry, &args).await.unwrap();
-        let urls = endpoints.iter().map(|Listed(endpoint)| endpoint.url.to_string());
+        let urls = endpoints
+            .iter()
+            .map(|Listed(endpoint)| endpoint.url.to_string());
         (urls.collect(), more)
     }
 }
@@ -100,9 +108,14 @@ async fn an_endpoint_is_added_as_asked_and_shown_without_its_secrets() {
     ] {
         assert_eq!(value(&shown, name), expected, "{name}");
     }
-    let everything = Shown::COLUMNS.iter().map(|column| (column.value)(&shown).to_string());
+    let everything = Shown::COLUMNS
+        .iter()
+        .map(|column| (column.value)(&shown).to_string());
     let everything = everything.collect::<Vec<_>>().join(" ");
-    assert!(!everything.contains("hunter2") && !everything.contains("whsec"), "{everything}");
+    assert!(
+        !everything.contains("hunter2") && !everything.contains("whsec"),
+        "{everything}"
+    );
 }
 
 #[tokio::test]
@@ -112,7 +125,10 @@ async fn the_schedule_is_shown_in_the_form_that_is_asked_for() {
     let shown = schedule(&first);
     assert_eq!(shown, "0s,5s,5m,30m,2h,5h,10h,14h,20h,24h");
     let again = format!("--schedule={shown}");
-    let second = fixture.add(&["--url=https://example.com", &again]).await.unwrap();
+    let second = fixture
+        .add(&["--url=https://example.com", &again])
+        .await
+        .unwrap();
     assert_eq!(second.schedule, first.schedule);
     assert_ne!(second.secrets, first.secrets);
 }
@@ -124,10 +140,20 @@ async fn what_could_never_be_called_is_not_stored() {
         (&["--url=http://127.0.0.1:8787"][..], "loopback"),
         (&["--url=http://localhost/"], "`localhost` is local"),
         (&["--url=https://example.com:22"], "port 22"),
-        (&["--url=https://example.com", "--timeout=31s"], "`timeout` must be"),
-        (&["--url=https://example.com", "--max-in-flight=0"], "`max_in_flight` must be"),
         (
-            &["--url=https://example.com", "--header=x-a: 1", "--header=X-A: 2"],
+            &["--url=https://example.com", "--timeout=31s"],
+            "`timeout` must be",
+        ),
+        (
+            &["--url=https://example.com", "--max-in-flight=0"],
+            "`max_in_flight` must be",
+        ),
+        (
+            &[
+                "--url=https://example.com",
+                "--header=x-a: 1",
+                "--header=X-A: 2",
+            ],
             "`x-a` is given twice",
         ),
     ] {
@@ -161,8 +187,13 @@ async fn only_what_exists_is_removed() {
     let fixture = fixture().await;
     let Endpoint { tenant, id, .. } = fixture.add(&["--url=https://example.com"]).await.unwrap();
     let other = "u".parse().unwrap();
-    let fault = remove(&fixture.registry, &other, id, now()).await.unwrap_err();
-    assert_eq!(fault.to_string(), format!("tenant `u` has no endpoint {id}"));
+    let fault = remove(&fixture.registry, &other, id, now())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        fault.to_string(),
+        format!("tenant `u` has no endpoint {id}")
+    );
     remove(&fixture.registry, &tenant, id, now()).await.unwrap();
     assert!(remove(&fixture.registry, &tenant, id, now()).await.is_err());
     assert_eq!(fixture.listed(None, 10).await, (Vec::new(), false));
@@ -174,17 +205,21 @@ async fn only_what_exists_is_removed() {
 async fn running_processes_are_told_of_a_change() {
     let host = TestBroker::new(Version::V4_3);
     let patience = Duration::from_secs(30);
-    let listener = Broker::connect(&host.settings(), "test", patience).await.unwrap();
+    let listener = Broker::connect(&host.settings(), "test", patience)
+        .await
+        .unwrap();
     let mut inbox = listener.control_inbox();
     let never = tokio_util::sync::CancellationToken::new();
     let heard = fanfare_testkit::eventually(patience, "an announcement", async || {
         // What is announced before the inbox listens is lost, as it may be.
         tell(&host.settings(), 7, now()).await.unwrap();
         let next = time::timeout(Duration::from_secs(1), inbox.next_until(&never)).await;
-        next.ok()
+        next.ok().flatten()
     });
-    let message = heard.await.unwrap().unwrap();
-    let told = ControlMessage::decode(message.envelope());
+    let message = heard.await;
+    let told = ControlMessage::decode(&message.envelope);
     assert_eq!(told, Some(ControlMessage::RegistryChanged { version: 7 }));
+    message.receipt.settle();
+    inbox.close().await;
     listener.close().await;
 }
