@@ -104,6 +104,9 @@ pub enum PublishFault {
     /// A name or property is longer than AMQP allows.
     #[error("{0} is longer than the 255 bytes that AMQP allows")]
     TooLong(&'static str),
+    /// The body is larger than brokers take by default.
+    #[error("a message of {0} bytes is larger than the 16 MiB that RabbitMQ takes by default")]
+    TooLarge(usize),
     /// The publisher was closed before the broker confirmed; it may have the message or not.
     #[error("the publisher was closed before RabbitMQ confirmed the message")]
     Closed,
@@ -114,7 +117,7 @@ impl PublishFault {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused | Self::Unroutable { .. } => true,
-            Self::TooLong(_) | Self::Closed => false,
+            Self::TooLong(_) | Self::TooLarge(_) | Self::Closed => false,
         }
     }
 }

@@ -22,6 +22,7 @@ mod plain;
 mod publisher;
 mod settings;
 mod settlement;
+mod skeleton;
 mod topology;
 
 pub use broker::Broker;
@@ -33,6 +34,7 @@ pub use plain::publish_plainly;
 pub use publisher::{Publisher, PublisherStatus};
 pub use settings::{InvalidPrefix, Prefix, Settings};
 pub use settlement::Receipt;
+pub use skeleton::Skeleton;
 pub use topology::{
     Address, Argument, BindingSpec, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology,
 };

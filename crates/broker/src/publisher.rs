@@ -42,6 +42,10 @@ use crate::{
     convert::{short, to_properties},
 };
 
+/// The default `max_message_size` from RabbitMQ 4.0. A larger body would end the channel, and with it every
+/// other publish under way, each time it is published again.
+const LARGEST_BODY: usize = 16 << 20;
+
 /// With publishes outstanding and no confirm for this long, the channel is taken for dead.
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 
@@ -107,6 +111,9 @@ impl Publisher {
     /// sets a timeout, after which the message may be published all the same. Dropping the future
     /// does not take the message back.
     pub async fn publish(&self, address: &Address, envelope: Envelope) -> Result<(), PublishFault> {
+        if envelope.body.len() > LARGEST_BODY {
+            return Err(PublishFault::TooLarge(envelope.body.len()));
+        }
         let outgoing = Outgoing {
             exchange: short(&address.exchange, "the exchange name")?,
             routing_key: short(&address.routing_key, "the routing key")?,

@@ -47,6 +47,9 @@ pub enum Command {
     /// Manage the endpoints of a tenant
     #[command(subcommand)]
     Endpoints(EndpointsCommand),
+    /// Make keys for the HTTP API
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Receive webhooks on this machine, verify them, and print them
     Listen(ListenArgs),
     /// Look at the deliveries that were given up on
@@ -172,11 +175,21 @@ impl FromStr for DataSource {
     }
 }
 
+/// The commands of `fanfare keys`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key and print it, this once
+    Create {
+        /// What the key is for
+        name: String,
+    },
+}
+
 /// The commands of `fanfare endpoints`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum EndpointsCommand {
     /// Register a URL
-    Add(EndpointsAddArgs),
+    Add(Box<EndpointsAddArgs>),
     /// List endpoints
     List(EndpointsListArgs),
     /// Show one endpoint

@@ -5,9 +5,10 @@ pub(crate) mod config;
 pub(crate) mod dead_letters;
 pub(crate) mod dev;
 pub(crate) mod endpoints;
+pub(crate) mod keys;
 pub(crate) mod listen;
 pub(crate) mod publish;
+pub(crate) mod serve;
 pub(crate) mod topology;
 
 mod broker;
-pub(crate) mod serve;

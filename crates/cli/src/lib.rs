@@ -15,8 +15,8 @@ mod wiring;
 
 pub use args::{
     Args, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs,
-    EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, ListenArgs, OneEndpointArgs,
-    OutputFormat, PublishArgs, Role, ServeArgs, TopologyCommand,
+    EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, KeysCommand, ListenArgs,
+    OneEndpointArgs, OutputFormat, PublishArgs, Role, ServeArgs, TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use run::run;

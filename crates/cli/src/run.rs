@@ -21,6 +21,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Endpoints(command) => {
             commands::endpoints::run(args.output, command, &sources()).await?;
         }
+        Command::Keys(command) => {
+            commands::keys::run(args.output, command, &sources()).await?;
+        }
         Command::DeadLetters(command) => {
             commands::dead_letters::run(args.output, command, &sources()).await?;
         }

@@ -48,6 +48,11 @@ impl From<PublishFault> for ProducerFault {
             PublishFault::Refused => Self::Overloaded,
             PublishFault::Unroutable { .. } => Self::NotDeclared,
             PublishFault::Closed => Self::Closed,
+            PublishFault::TooLarge(bytes) => Self::Invalid(EventRejection {
+                code: fanfare_wire::RejectionCode::TooLarge,
+                field: None,
+                detail: format!("the event has {bytes} bytes, more than RabbitMQ takes"),
+            }),
             PublishFault::TooLong(what) => Self::Invalid(EventRejection {
                 code: fanfare_wire::RejectionCode::InvalidAttribute,
                 field: Some(what.to_owned()),

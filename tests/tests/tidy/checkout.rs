@@ -32,16 +32,14 @@ impl File {
             || self.path.contains("/tests/")
             || self.path.contains("/examples/")
     }
-
-    /// The directory below `crates/` that it belongs to.
-    pub(crate) fn crate_name(&self) -> Option<&str> {
-        self.path.strip_prefix("crates/")?.split('/').next()
-    }
 }
 
 pub(crate) fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap().to_owned()
+    package
+        .parent()
+        .expect("the package is in the workspace")
+        .to_owned()
 }
 
 pub(crate) fn read(path: &str) -> File {
@@ -69,8 +67,11 @@ pub(crate) fn files(directories: &[&str], wanted: impl Fn(&str) -> bool) -> Vec<
     }
     paths.sort();
     let relative = paths.into_iter().map(|path| {
-        let path = path.strip_prefix(root()).unwrap().to_owned();
-        path.to_str().unwrap().to_owned()
+        let path = path
+            .strip_prefix(root())
+            .expect("it was found below")
+            .to_owned();
+        path.to_str().expect("names are UTF-8").to_owned()
     });
     relative
         .filter(|path| wanted(path))
@@ -82,10 +83,10 @@ fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
     let entries = fs::read_dir(directory);
     let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     for entry in entries {
-        let entry = entry.unwrap();
+        let entry = entry.expect("the directory can be read");
         let name = entry.file_name();
-        let is_hidden = name.to_str().unwrap().starts_with('.');
-        let is_directory = entry.file_type().unwrap().is_dir();
+        let is_hidden = name.to_str().expect("names are UTF-8").starts_with('.');
+        let is_directory = entry.file_type().expect("it has a type").is_dir();
         match (is_directory, is_hidden || name == "target") {
             (true, false) => walk(&entry.path(), found),
             (true, true) => {}

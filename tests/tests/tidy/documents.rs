@@ -62,11 +62,11 @@ fn missing_paths(document: &File) -> Vec<String> {
     let root = checkout::root();
     let spans = code_in(document).into_iter().filter(|code| !code.in_block);
     let named = spans.filter(|code| is_path(code.text)).map(|code| {
-        let path = code.text.split("::").next().unwrap();
+        let path = code.text.split("::").next().unwrap_or_default();
         (code.line, path, root.join(path))
     });
     let directory = root.join(&document.path);
-    let directory = directory.parent().unwrap();
+    let directory = directory.parent().expect("a file is in a directory");
     let linked = links_in(document).map(|(line, path)| (line, path, directory.join(path)));
     named
         .chain(linked)
@@ -78,7 +78,7 @@ fn missing_paths(document: &File) -> Vec<String> {
 /// Whether a piece of code is a path in this repository, rather than a route, a network, a media type, a
 /// pattern or something that a build makes.
 fn is_path(code: &str) -> bool {
-    let path = code.split("::").next().unwrap();
+    let path = code.split("::").next().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     let foreign = ["/", "application/", "text/", "target/"];
     path.contains('/')
@@ -95,7 +95,8 @@ fn links_in(document: &File) -> impl Iterator<Item = (usize, &str)> {
         targets.map(move |target| (index + 1, target))
     });
     let in_repository = links.filter(|(_, target)| !target.contains("://"));
-    let files = in_repository.map(|(line, target)| (line, target.split('#').next().unwrap()));
+    let files =
+        in_repository.map(|(line, target)| (line, target.split('#').next().unwrap_or_default()));
     files.filter(|(_, path)| !path.is_empty())
 }
 
@@ -233,7 +234,7 @@ fn names_in_table<'a>(document: &'a File, heading: &str) -> Vec<(usize, &'a str)
     let table = lines.skip_while(|(_, line)| !line.starts_with(heading));
     let rows = table.skip(2).take_while(|(_, line)| line.starts_with('|'));
     let names = rows.flat_map(|(index, row)| {
-        let cell = row.split('|').nth(1).unwrap();
+        let cell = row.split('|').nth(1).unwrap_or_default();
         let spans = cell.split('`').skip(1).step_by(2);
         spans.map(move |name| (index + 1, name))
     });

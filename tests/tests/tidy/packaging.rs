@@ -28,7 +28,7 @@ fn strangers(file: &File) -> Vec<String> {
     let mut breaches = Vec::new();
     let quotes = ['"', '\'', ',', '[', ']'];
     for (index, line) in file.text.lines().enumerate() {
-        let code = line.split('#').next().unwrap();
+        let code = line.split('#').next().unwrap_or_default();
         let words: Vec<&str> = code
             .split_whitespace()
             .map(|word| word.trim_matches(quotes))
@@ -36,7 +36,7 @@ fn strangers(file: &File) -> Vec<String> {
         for (at, word) in words.iter().enumerate() {
             // `./host:/container:ro` in a short form of a volume.
             let path = word.strip_prefix("./").unwrap_or_default();
-            let path = path.split(':').next().unwrap();
+            let path = path.split(':').next().unwrap_or_default();
             if !path.is_empty() && !checkout::root().join(path).exists() {
                 breaches.push(file.breach(index + 1, &format!("`{path}` does not exist")));
             }
@@ -78,7 +78,7 @@ fn settings_in(document: &File) -> BTreeSet<String> {
         if let Some(heading) = line.strip_prefix("## `[") {
             section = heading.trim_end_matches("]`").to_owned() + ".";
         } else if let Some(row) = line.strip_prefix("| `") {
-            let key = row.split('`').next().unwrap();
+            let key = row.split('`').next().unwrap_or_default();
             keys.insert(format!("{section}{key}"));
         }
     }

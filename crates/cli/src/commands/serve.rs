@@ -3,9 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use fanfare_model::Clock;
+use fanfare_registry::Registry;
 
 use crate::{
-    Config, ServeArgs, Sources, clock,
+    Config, Role, ServeArgs, Sources, clock,
+    commands::keys::first_key,
+    output,
     signals::Signals,
     wiring::{Ending, Fanfare, Stop},
 };
@@ -22,10 +26,31 @@ pub(crate) async fn run(args: &ServeArgs, sources: &Sources) -> anyhow::Result<E
         abort: signals.abort.clone(),
     };
     let clock = clock::system_clock();
-    let fanfare = Fanfare::start(config, args.roles.clone(), clock, stop).await?;
+    let fanfare = Fanfare::start(config, args.roles.clone(), clock.clone(), stop).await?;
+    if args.roles.contains(&Role::Api) {
+        show_first_key(fanfare.registry(), &clock).await?;
+    }
     tracing::info!(address = %fanfare.address(), "serving health and metrics, and the API if it is a role");
     Ok(match fanfare.run().await? {
         Ending::Orderly => ExitCode::SUCCESS,
         Ending::Aborted(_) => ExitCode::from(ABORTED),
     })
+}
+
+/// Without a key nobody can use the API, so a new installation makes one and shows it once.
+async fn show_first_key(registry: &Registry, clock: &Clock) -> anyhow::Result<()> {
+    match first_key(registry, clock).await {
+        Ok(None) => {}
+        Ok(Some(key)) => {
+            output::print(&format!("API key, not shown again: {}", key.expose()))?;
+        }
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::warn!(
+                error,
+                "whether there is an API key is unknown; `fanfare keys create` makes one"
+            );
+        }
+    }
+    Ok(())
 }

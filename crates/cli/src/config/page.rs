@@ -37,10 +37,10 @@ impl Row for Setting {
         },
         Column {
             name: "default",
-            value: |setting| match &setting.default {
-                serde_json::Value::Null => "none".into(),
-                // Compact JSON is also TOML, for everything that a setting can be.
-                value => format!("`{value}`").into(),
+            // Compact JSON is also TOML, for everything that a setting can be.
+            value: |setting| match setting.default.is_null() {
+                true => "none".into(),
+                false => format!("`{}`", setting.default).into(),
             },
         },
         Column {
