@@ -72,6 +72,9 @@ pub enum Command {
     /// Measure this installation
     #[command(hide = true)]
     Bench(BenchArgs),
+    /// Receive what `bench` sends
+    #[command(hide = true)]
+    BenchSink,
 }
 
 /// Arguments of `fanfare dev`.
@@ -307,7 +310,17 @@ pub struct CompletionsArgs {
 
 /// Arguments of `fanfare bench`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct BenchArgs {}
+pub struct BenchArgs {
+    /// The RabbitMQ to measure on [default: `broker.url`]
+    #[arg(long, value_name = "URL")]
+    pub amqp: Option<String>,
+    /// How many events each run delivers
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub events: u64,
+    /// How many runs of each there are
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub pairs: u32,
+}
 
 fn duration(text: &str) -> Result<Duration, jiff::Error> {
     SpanParser::new().parse_unsigned_duration(text)

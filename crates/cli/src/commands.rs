@@ -1,5 +1,6 @@
 //! The commands that an operator or a developer runs.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod dead_letters;

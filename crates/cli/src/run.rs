@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
-
 use crate::{Args, Command, Sources, commands};
 
 /// Runs one command to its end. `Err` is a fault to be told to the operator.
@@ -31,7 +29,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Topology { command, .. } => {
             return commands::topology::run(args.output, command.as_ref(), &sources()).await;
         }
-        Command::Bench(_) => bail!("this command is not part of this build"),
+        Command::Bench(bench) => commands::bench::run(args.output, bench, &sources()).await?,
+        Command::BenchSink => commands::bench::sink::run().await?,
     }
     Ok(ExitCode::SUCCESS)
 }

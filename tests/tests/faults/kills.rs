@@ -26,20 +26,12 @@ async fn killing_router_and_dispatcher_loses_nothing(version: Version) {
     // and the router's unacknowledged events times the fan-out.
     let bound =
         KILLS * (PARTITIONS * PARTITION_PREFETCH + ROUTER_PREFETCH * ENDPOINTS.len() as u64);
-    eprintln!(
-        "RabbitMQ {}: at most {bound} duplicates after {KILLS} kills",
-        version.name()
-    );
+    let name = version.name();
+    eprintln!("RabbitMQ {name}: at most {bound} duplicates after {KILLS} kills");
 
     let (broker, receiver) = (TestBroker::new(version), Receiver::start().await);
     let home = TempDir::new().expect("a temporary directory can be made");
-    let registry = registry(&home).await;
-    for path in ENDPOINTS {
-        receiver.behave(path, Behaviour::slow(Duration::from_millis(50)));
-        register(&registry, &receiver.url(path), 64).await;
-    }
-    registry.close().await;
-
+    register_all(&home, &receiver).await;
     let producer = Producer::connect(&broker.settings(), "kills")
         .await
         .expect("it connects");
@@ -52,49 +44,60 @@ async fn killing_router_and_dispatcher_loses_nothing(version: Version) {
                 .expect("the broker is there")
         }
     });
-    let killing = async {
-        let mut random = StdRng::seed_from_u64(SEED);
-        let owed = EVENTS * ENDPOINTS.len();
-        let mut moments: Vec<usize> = (0..KILLS)
-            .map(|_| random.random_range(1..owed * 9 / 10))
-            .collect();
-        moments.sort_unstable();
-        let start = || Program::serve("router,dispatcher", broker.url(), &home, &[]);
-        let mut program = start();
-        for moment in moments {
-            let what = format!("{moment} requests");
-            let reached = async || (receiver.count() >= moment).then_some(());
-            eventually(Duration::from_secs(120), &what, reached).await;
-            program.kill();
-            program = start();
-        }
-        program
-    };
-    let ((), mut program) = tokio::join!(publishing, killing);
+    let start = || Program::serve("router,dispatcher", broker.url(), &home, &[]);
+    let ((), mut program) = tokio::join!(publishing, kill_at_seeded_moments(start, &receiver));
 
-    let mut ledger = Ledger::default();
-    for number in 0..EVENTS {
-        for path in ENDPOINTS {
-            ledger.owe(&number.to_string(), path);
-        }
-    }
-    // The receiver may have more than is owed before it has everything: repeats come early.
-    let everything = async || {
-        if receiver.count() < EVENTS * ENDPOINTS.len() {
-            return None;
-        }
-        let mut ledger = ledger.clone();
-        enter_arrivals(&mut ledger, &receiver);
-        ledger.report().missing.is_empty().then_some(ledger)
-    };
-    let ledger = eventually(Duration::from_secs(180), "every delivery", everything).await;
+    let ledger = everything_arrived(&receiver).await;
     assert_eq!(program.terminate(), Some(0), "the last one stops in order");
     let report = ledger.assert_balanced(bound);
     eprintln!(
-        "RabbitMQ {}: {} owed, {} duplicates",
-        version.name(),
-        report.owed,
-        report.duplicates
+        "RabbitMQ {name}: {} owed, {} duplicates",
+        report.owed, report.duplicates
     );
     producer.close().await;
+}
+
+async fn register_all(home: &TempDir, receiver: &Receiver) {
+    let registry = registry(home).await;
+    for path in ENDPOINTS {
+        receiver.behave(path, Behaviour::slow(Duration::from_millis(50)));
+        register(&registry, &receiver.url(path), 64).await;
+    }
+    registry.close().await;
+}
+
+/// Kills the program each time the receiver has had so many requests, and starts it again.
+async fn kill_at_seeded_moments(start: impl Fn() -> Program, receiver: &Receiver) -> Program {
+    let mut random = StdRng::seed_from_u64(SEED);
+    let latest = EVENTS * ENDPOINTS.len() * 9 / 10;
+    let mut moments: Vec<usize> = (0..KILLS).map(|_| random.random_range(1..latest)).collect();
+    moments.sort_unstable();
+    let mut program = start();
+    for moment in moments {
+        let what = format!("{moment} requests");
+        let reached = async || (receiver.count() >= moment).then_some(());
+        eventually(Duration::from_secs(120), &what, reached).await;
+        program.kill();
+        program = start();
+    }
+    program
+}
+
+/// Waits until every endpoint has every event; some may come twice before others come at all.
+async fn everything_arrived(receiver: &Receiver) -> Ledger {
+    let mut owed = Ledger::default();
+    for number in 0..EVENTS {
+        for path in ENDPOINTS {
+            owed.owe(&number.to_string(), path);
+        }
+    }
+    let complete = async || {
+        if receiver.count() < EVENTS * ENDPOINTS.len() {
+            return None;
+        }
+        let mut ledger = owed.clone();
+        enter_arrivals(&mut ledger, receiver);
+        ledger.report().missing.is_empty().then_some(ledger)
+    };
+    eventually(Duration::from_secs(180), "every delivery", complete).await
 }
