@@ -111,10 +111,13 @@ impl Skeleton {
     /// Deletes the queues and closes the connections.
     pub async fn close(mut self) -> Result<(), BrokerFault> {
         let closing = async {
-            self.stages.shutdown().await;
             for queue in self.queues {
                 let options = QueueDeleteOptions::default();
                 self.publishes.queue_delete(queue, options).await?;
+            }
+            // The broker cancels the consumers of a deleted queue, which ends the stages.
+            while let Some(ended) = self.stages.join_next().await {
+                ended.expect("a stage does not panic")?;
             }
             for connection in self.connections {
                 connection.close(200, "measured".into()).await?;
@@ -165,7 +168,7 @@ async fn relay<F: Future<Output = lapin::Result<()>>>(
     mut messages: Consumer,
     work: impl Fn(Delivery) -> F,
 ) -> lapin::Result<()> {
-    // In order, so that whatever comes out is the longest finished prefix.
+    // In order, so that what comes out ends a finished prefix.
     let mut working = FuturesOrdered::new();
     let mut acknowledging = FuturesUnordered::new();
     loop {

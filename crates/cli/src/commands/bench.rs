@@ -52,7 +52,14 @@ pub(crate) async fn run(
     ))?;
 
     // The first pair warms broker and disk up and is not counted.
-    pair(0, args.events / 4 + 1, &config.broker, &mut arrivals, &clock).await?;
+    pair(
+        0,
+        args.events / 4 + 1,
+        &config.broker,
+        &mut arrivals,
+        &clock,
+    )
+    .await?;
     let mut pairs = Vec::new();
     for number in 1..=args.pairs {
         let pair = pair(number, args.events, &config.broker, &mut arrivals, &clock).await?;

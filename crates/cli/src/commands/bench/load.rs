@@ -71,7 +71,7 @@ fn cpu_time() -> anyhow::Result<Duration> {
         .context("reading the processor time in /proc/self/stat")
 }
 
-/// User and system time in hundredths of a second (proc_pid_stat(5), fields 14 and 15).
+/// User and system time in hundredths of a second (`proc_pid_stat(5)`, fields 14 and 15).
 fn ticks_of(stat: &str) -> Option<u64> {
     // The second field is the program's name, which may hold anything.
     let (_, after_name) = stat.rsplit_once(')')?;

@@ -36,12 +36,12 @@ pub(super) async fn run(
     arrivals: &mut Arrivals,
     clock: &Clock,
 ) -> anyhow::Result<Run> {
-    let measuring = async |subject: &Subject| {
+    let measure = async |subject: &Subject, arrivals: &mut Arrivals| {
         let publish = async |number| subject.publish(LOAD, number).await;
         load::run(WARM_UP, arrivals, publish).await?;
         load::run(events, arrivals, publish).await
     };
-    with_fanfare(broker, &arrivals.url(""), clock, measuring).await
+    with_fanfare(broker, arrivals, clock, measure).await
 }
 
 /// How long events take from publish to arrival, in microseconds, at `rate` events per second.
@@ -52,7 +52,7 @@ pub(super) async fn latencies(
     arrivals: &mut Arrivals,
     clock: &Clock,
 ) -> anyhow::Result<Vec<u64>> {
-    let measuring = async |subject: &Subject| {
+    let measure = async |subject: &Subject, arrivals: &mut Arrivals| {
         let publish = async |number| subject.publish(PACED, number).await;
         load::run(u64::from(rate), arrivals, publish).await?;
         arrivals.take_latencies();
@@ -75,7 +75,7 @@ pub(super) async fn latencies(
         tokio::try_join!(publishing, arriving)?;
         Ok(arrivals.take_latencies())
     };
-    with_fanfare(broker, &arrivals.url(""), clock, measuring).await
+    with_fanfare(broker, arrivals, clock, measure).await
 }
 
 /// Fanfare, as a producer sees it.
@@ -106,9 +106,9 @@ impl Subject {
 /// Runs Fanfare with its defaults and an endpoint for each kind of event, and ends it after `measure`.
 async fn with_fanfare<T>(
     broker: &BrokerSettings,
-    sink: &str,
+    arrivals: &mut Arrivals,
     clock: &Clock,
-    measure: impl AsyncFnOnce(&Subject) -> anyhow::Result<T>,
+    measure: impl AsyncFnOnce(&Subject, &mut Arrivals) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let home = tempfile::tempdir().context("making a temporary directory")?;
     let stop = Stop::default();
@@ -123,8 +123,8 @@ async fn with_fanfare<T>(
     };
     let measuring = async {
         let measured = async {
-            register(&registry, &snapshots, sink, clock).await?;
-            measure(&subject).await
+            register(&registry, &snapshots, arrivals, clock).await?;
+            measure(&subject, arrivals).await
         };
         let measured = measured.await;
         stop.terminate.cancel();
@@ -138,12 +138,12 @@ async fn with_fanfare<T>(
 async fn register(
     registry: &Registry,
     snapshots: &Snapshots,
-    sink: &str,
+    arrivals: &Arrivals,
     clock: &Clock,
 ) -> anyhow::Result<()> {
     let tenant: TenantId = TENANT.parse()?;
     for (event_type, path) in [(LOAD, "/"), (PACED, TIMED)] {
-        let url = format!("{sink}{path}").parse()?;
+        let url = arrivals.url(path).parse()?;
         let mut new = NewEndpoint::new(tenant.clone(), url, vec![event_type.parse()?]);
         new.max_in_flight = MAX_IN_FLIGHT;
         registry.create_endpoint(new, "bench", clock.now()).await?;

@@ -80,9 +80,17 @@ impl Report {
     fn text(&self) -> String {
         let [from, to] = RECORDED_SKELETON;
         let ratio = self.spread(Pair::ratio);
-        let met = if ratio.median >= GOAL { "met" } else { "not met" };
+        let met = if ratio.median >= GOAL {
+            "met"
+        } else {
+            "not met"
+        };
         let rate = |spread: Spread| {
-            let Spread { median, least, most } = spread;
+            let Spread {
+                median,
+                least,
+                most,
+            } = spread;
             format!("{median:.0} per second ({least:.0}–{most:.0})")
         };
         let millis = |share| millis(percentile(&self.latencies, share));
@@ -98,7 +106,11 @@ impl Report {
                 "ratio     {:.2} ({:.2}–{:.2}), goal {GOAL}: {met}",
                 ratio.median, ratio.least, ratio.most
             ),
-            format!("latency   {:.1} ms median, {:.1} ms p99", millis(50), millis(99)),
+            format!(
+                "latency   {:.1} ms median, {:.1} ms p99",
+                millis(50),
+                millis(99)
+            ),
         ]
         .join("\n")
     }
@@ -188,7 +200,11 @@ mod tests {
             (vec![5.0, 1.0, 2.0], 2.0, 1.0, 5.0),
             (vec![4.0, 1.0, 2.0, 9.0], 3.0, 1.0, 9.0),
         ] {
-            let expected = Spread { median, least, most };
+            let expected = Spread {
+                median,
+                least,
+                most,
+            };
             assert_eq!(Spread::of(values.clone()), expected, "{values:?}");
         }
     }
@@ -209,7 +225,10 @@ mod tests {
     }
 
     fn report(rates: &[(f64, f64)]) -> Report {
-        let run = |rate| Run { rate, cpu_micros: 50.4 };
+        let run = |rate| Run {
+            rate,
+            cpu_micros: 50.4,
+        };
         let pairs = (1..).zip(rates).map(|(number, (skeleton, fanfare))| Pair {
             number,
             skeleton: run(*skeleton),
@@ -226,7 +245,10 @@ mod tests {
         // The ratio of the medians would be 0.7.
         let report = report(&[(10_000.0, 9000.0), (5000.0, 2500.0), (20_000.0, 7000.0)]);
         let json = report.json();
-        assert_eq!(json["ratio"], json!({"median": 0.5, "least": 0.35, "most": 0.9}));
+        assert_eq!(
+            json["ratio"],
+            json!({"median": 0.5, "least": 0.35, "most": 0.9})
+        );
         assert_eq!(json["skeleton_per_second"]["median"], 10_000);
         assert_eq!(json["goal_met"], false);
         assert_eq!(json["runs"][1]["fanfare_per_second"], 2500);

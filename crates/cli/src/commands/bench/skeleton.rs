@@ -31,7 +31,10 @@ pub(super) async fn run(
         async move {
             // An event that did not arrive shows in the count.
             if let Err(error) = post.send(body).await {
-                warn!(error = format!("{error:#}"), "a request of the skeleton failed");
+                warn!(
+                    error = format!("{error:#}"),
+                    "a request of the skeleton failed"
+                );
             }
         }
     };
