@@ -159,8 +159,8 @@ impl Dispatcher {
         let Message {
             envelope,
             routing_key,
+            redelivered,
             receipt,
-            ..
         } = message;
         let deliveries = match decode_bundle(&envelope) {
             Ok(deliveries) => deliveries,
@@ -172,6 +172,10 @@ impl Dispatcher {
                     .await;
             }
         };
+        // One of a bundle may be what ended a process: singly, it takes no others with it.
+        if redelivered && deliveries.len() > 1 {
+            return self.settler.split(deliveries, receipt).await;
+        }
         let receipts = receipt.split(deliveries.len());
         let held = deliveries
             .into_iter()

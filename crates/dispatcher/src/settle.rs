@@ -88,6 +88,18 @@ impl Settler {
         }
     }
 
+    /// Publishes every delivery of a bundle singly, in place of the bundle.
+    pub(crate) async fn split(&self, deliveries: Vec<Delivery>, receipt: Receipt) {
+        for delivery in deliveries {
+            let key = self.topology.partition_of(delivery.endpoint);
+            if let Err(fault) = self.publish_copy(&delivery, key).await {
+                warn!(delivery.id = %delivery.id, %fault, "a bundle was not split; it stays in its queue");
+                return receipt.hand_back();
+            }
+        }
+        receipt.settle();
+    }
+
     async fn publish_what_follows(
         &self,
         delivery: Delivery,

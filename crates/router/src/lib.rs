@@ -9,6 +9,7 @@
 //! counted. Without a registry snapshot nothing is consumed: not knowing who wants an event must
 //! never look like nobody wanting it.
 
+mod bundler;
 mod decide;
 mod metrics;
 mod run;

@@ -18,7 +18,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    Settings, decide,
+    Settings,
+    bundler::Bundler,
+    decide,
     metrics::{EventFate, Metrics},
 };
 
@@ -30,6 +32,7 @@ const PAGE: usize = 256;
 pub struct Router {
     snapshots: Snapshots,
     publisher: Publisher,
+    bundler: Bundler,
     topology: Arc<Topology>,
     limits: EventLimits,
     clock: Clock,
@@ -45,10 +48,17 @@ impl Router {
         clock: Clock,
         meter: &Meter,
     ) -> Self {
+        let (publisher, topology) = (broker.publisher(), Arc::clone(broker.topology()));
         Self {
             snapshots,
-            publisher: broker.publisher(),
-            topology: Arc::clone(broker.topology()),
+            bundler: Bundler::new(
+                publisher.clone(),
+                Arc::clone(&topology),
+                clock.clone(),
+                settings.max_bundle.into(),
+            ),
+            publisher,
+            topology,
             limits: EventLimits {
                 max_event_bytes: settings.max_event_bytes,
             },
@@ -115,11 +125,12 @@ impl Router {
         let snapshot = self.snapshots.wait_until_known().await;
         let DecodedEvent { event, trace } = decoded;
         let event = Arc::new(event);
-        let deliveries = decide::deliveries(&event, &trace, &snapshot, self.clock.now());
-        for page in deliveries.chunks(PAGE) {
-            try_join_all(page.iter().map(|delivery| self.publish(delivery))).await?;
-        }
+        let mut deliveries = decide::deliveries(&event, &trace, &snapshot, self.clock.now());
         let count = deliveries.len();
+        while !deliveries.is_empty() {
+            let page = deliveries.split_off(deliveries.len().saturating_sub(PAGE));
+            try_join_all(page.into_iter().map(|delivery| self.publish(delivery))).await?;
+        }
         let fate = if count == 0 {
             EventFate::Unmatched
         } else {
@@ -139,12 +150,18 @@ impl Router {
         Ok(())
     }
 
-    /// Publishes a delivery, as a bundle of one.
-    async fn publish(&self, delivery: &Delivery) -> Result<(), PublishFault> {
+    /// Publishes a delivery: bundled when it is due, singly into the delay line when it has to wait.
+    async fn publish(&self, delivery: Delivery) -> Result<(), PublishFault> {
         let now = self.clock.now();
+        let hop = delivery
+            .wait
+            .and_then(|wait| self.topology.delay_line().next_hop(wait, now));
+        let Some(tier) = hop else {
+            return self.bundler.publish(delivery).await;
+        };
         let key = self.topology.partition_of(delivery.endpoint);
-        let address = self.topology.next_address(delivery.wait, key, now);
-        let bundle = encode_bundle(std::slice::from_ref(delivery), now);
+        let address = self.topology.delay_address(tier, key);
+        let bundle = encode_bundle(std::slice::from_ref(&delivery), now);
         self.publisher.publish_patiently(&address, bundle).await
     }
 

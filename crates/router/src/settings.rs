@@ -10,6 +10,8 @@ pub struct Settings {
     pub prefetch: u16,
     /// The most bytes that an event may have, headers included.
     pub max_event_bytes: usize,
+    /// How many deliveries of one partition may share a message: 1 to 16. The router never waits to fill one.
+    pub max_bundle: u16,
 }
 
 impl Default for Settings {
@@ -17,6 +19,7 @@ impl Default for Settings {
         Self {
             prefetch: 300,
             max_event_bytes: 262_144,
+            max_bundle: 16,
         }
     }
 }

@@ -19,6 +19,7 @@ const KILLS: u64 = 6;
 const SEED: u64 = 20_261_123;
 const ROUTER_PREFETCH: u64 = 300;
 const PARTITION_PREFETCH: u64 = 256;
+const BUNDLE: u64 = 16;
 const PARTITIONS: u64 = 4;
 
 async fn killing_router_and_dispatcher_loses_nothing(version: Version) {

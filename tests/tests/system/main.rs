@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_events;
+mod bundles;
 mod delivery;
 mod other_languages;
 mod waiting;
