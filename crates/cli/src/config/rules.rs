@@ -7,6 +7,9 @@ const MOST_PREFETCHED: u64 = 2000;
 /// Room for a few events of the largest size that is accepted by default.
 const LEAST_MEMORY: u64 = 1 << 20;
 
+/// More would make the repeats after a crash many, and save little.
+const MOST_BUNDLED: u16 = 16;
+
 /// Judges settings as a whole. The fault names the setting.
 pub(super) fn check(loaded: &Loaded<Config>) -> Result<(), ConfigFault> {
     let Config {
@@ -16,6 +19,9 @@ pub(super) fn check(loaded: &Loaded<Config>) -> Result<(), ConfigFault> {
         api,
         ..
     } = &loaded.settings;
+    let bundled = format!("accepted is a whole number from 1 to {MOST_BUNDLED}");
+    let fits = (1..=MOST_BUNDLED).contains(&router.max_bundle);
+    require(loaded, "router.max_bundle", fits, bundled)?;
     for (key, value) in [
         ("router.prefetch", router.prefetch),
         ("dispatcher.prefetch", dispatcher.prefetch),
