@@ -80,8 +80,10 @@ impl Confirmed {
         };
         // A fence that is still on its way covers what is left of its share.
         self.fence = self.fence.map(|behind| behind.saturating_sub(sure));
+        let any_returned = self.is_in_doubt();
         let decided = self.undecided.drain(..sure).map(|(number, acked)| {
-            let returned = identity(number).is_some_and(|identity| {
+            let identity = any_returned.then(|| identity(number)).flatten();
+            let returned = identity.is_some_and(|identity| {
                 let count = self.returned.get_mut(&identity);
                 count.is_some_and(|count| std::mem::replace(count, count.saturating_sub(1)) > 0)
             });

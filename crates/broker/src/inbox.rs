@@ -22,7 +22,11 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
-use tokio::{sync::mpsc, task::JoinSet, time};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -34,6 +38,10 @@ use crate::{
 
 /// How long a subscription that failed waits before it tries again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// How long a verdict waits for others, so that one acknowledgement covers many. Far shorter than what
+/// a message takes, and short beside any wait for the room that it makes.
+const GATHERING: Duration = Duration::from_millis(2);
 
 /// What to receive.
 #[derive(Debug, Clone)]
@@ -221,6 +229,8 @@ struct Feed {
     channel: Channel,
     consumer: Consumer,
     window: AckWindow,
+    /// What is settled and not told to the broker yet.
+    untold: Vec<Verdict>,
 }
 
 impl Feed {
@@ -247,6 +257,7 @@ impl Feed {
             channel,
             consumer,
             window: AckWindow::new(),
+            untold: Vec::new(),
         })
     }
 
@@ -259,7 +270,7 @@ impl Feed {
         closing: &CancellationToken,
     ) -> Ended {
         let mut waiting: Option<Message> = None;
-        let mut batch = Vec::new();
+        let mut gathered = Instant::now();
         loop {
             // Biased, so that settled messages, which make room at the broker, go first.
             tokio::select! { biased;
@@ -267,11 +278,17 @@ impl Feed {
                     drop(waiting);
                     return Ended::Closing;
                 }
-                _ = given.recv_many(&mut batch, 1024) => {
-                    if let Err(error) = self.tell(epoch, &mut batch).await {
+                () = time::sleep_until(gathered), if !self.untold.is_empty() => {
+                    while let Ok(verdict) = given.try_recv() {
+                        self.untold.push(verdict);
+                    }
+                    if let Err(error) = self.tell(epoch).await {
                         warn!(%error, "settled messages could not be acknowledged");
                         return Ended::Lost;
                     }
+                }
+                _ = given.recv_many(&mut self.untold, 1024), if self.untold.is_empty() => {
+                    gathered = Instant::now() + GATHERING;
                 }
                 permit = deliver.reserve(), if waiting.is_some() => {
                     if let (Ok(permit), Some(message)) = (permit, waiting.take()) {
@@ -295,9 +312,12 @@ impl Feed {
         }
     }
 
-    /// Tells the broker a batch of verdicts; returns when they are written, not when they are handled.
-    async fn tell(&mut self, epoch: u64, batch: &mut Vec<Verdict>) -> lapin::Result<()> {
-        let current = batch.drain(..).filter(|verdict| verdict.epoch == epoch);
+    /// Tells the broker what is settled; returns when it is written, not when it is handled.
+    async fn tell(&mut self, epoch: u64) -> lapin::Result<()> {
+        let current = self
+            .untold
+            .drain(..)
+            .filter(|verdict| verdict.epoch == epoch);
         let (acks, back): (Vec<_>, Vec<_>) = current.partition(|v| v.verb == Verb::Acknowledge);
         let tags = |verdicts: &[Verdict]| verdicts.iter().map(|v| v.tag).collect::<Vec<_>>();
         let back_tags = tags(&back);
@@ -350,19 +370,18 @@ impl Feed {
             warn!(%error, "the consumer could not be cancelled; the broker hands its messages back");
             return;
         }
-        let mut batch = Vec::new();
         while let Some(Ok(delivery)) = self.consumer.next().await {
             let (tag, verb) = (delivery.delivery_tag, Verb::HandBack);
-            batch.push(Verdict { epoch, tag, verb });
+            self.untold.push(Verdict { epoch, tag, verb });
         }
         // Every receipt holds a sender, so this ends when the last message is settled or dropped.
         drop(verdicts);
         loop {
-            if let Err(error) = self.tell(epoch, &mut batch).await {
+            if let Err(error) = self.tell(epoch).await {
                 error!(%error, "the last acknowledgements were not sent; these messages repeat");
                 return;
             }
-            if given.recv_many(&mut batch, 1024).await == 0 {
+            if given.recv_many(&mut self.untold, 1024).await == 0 {
                 break;
             }
         }

@@ -185,14 +185,20 @@ async fn relay<F: Future<Output = lapin::Result<()>>>(
                 acknowledging.push(channel.basic_ack(tag, options));
             }
             Some(written) = acknowledging.next() => written?,
-            message = messages.next() => match message {
-                Some(message) => {
+            message = messages.next() => {
+                if message.is_none() {
+                    return Ok(());
+                }
+                // Everything that is here, so that what follows from it is polled together and leaves
+                // in one write.
+                let mut next = message;
+                while let Some(message) = next {
                     let message = message?;
                     let (tag, working_on) = (message.delivery_tag, work(message));
                     working.push_back(async move { working_on.await.map(|()| tag) });
+                    next = messages.next().now_or_never().flatten();
                 }
-                None => return Ok(()),
-            },
+            }
         }
     }
 }

@@ -45,7 +45,8 @@ impl Default for EgressSettings {
             allow_networks: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             response_bytes: 64 * 1024,
-            idle_per_host: 8,
+            // Fewer than are in flight at once would make new connections all the time.
+            idle_per_host: 64,
         }
     }
 }
