@@ -177,9 +177,12 @@ impl Reports {
             let next = self.waiting().disabling.front().cloned();
             match next {
                 Some(next) => match self.carry_out(&next).await {
-                    Ok(()) => {
+                    Ok(changed) => {
                         self.waiting().disabling.pop_front();
                         pause = shortest;
+                        if changed {
+                            self.announce().await;
+                        }
                     }
                     Err(fault) => {
                         log_failure(next.id, &fault);
@@ -198,8 +201,8 @@ impl Reports {
         }
     }
 
-    /// Disables one endpoint. One that its owner changed or deleted in the meantime begins anew.
-    async fn carry_out(&self, disabling: &Disabling) -> Result<(), RegistryFault> {
+    /// Disables one endpoint, and says whether it did. One that its owner changed or deleted in the meantime begins anew.
+    async fn carry_out(&self, disabling: &Disabling) -> Result<bool, RegistryFault> {
         let Disabling {
             tenant,
             id,
@@ -216,24 +219,24 @@ impl Reports {
                 let now = self.clock.now();
                 let changed = self.registry.set_state(tenant, id, wanted, ACTOR, now);
                 if changed.await?.is_none() {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
-            Some(_) | None => return Ok(()),
+            Some(_) | None => return Ok(false),
         }
         self.snapshots.nudge();
         self.metrics.disabled(reason);
         info!(endpoint.id = %id, %tenant, reason = reason.name(), "disabled an endpoint");
         self.tell(operational::disabled(tenant, id, reason, since));
-        let version = self.registry.version().await;
-        // The others look by themselves every few seconds: a lost announcement costs time, nothing else.
-        if let Ok(version) = version {
-            self.announce(version).await;
-        }
-        Ok(())
+        Ok(true)
     }
 
-    async fn announce(&self, version: u64) {
+    /// Tells the other processes. They look by themselves every few seconds, so a lost announcement costs
+    /// time, nothing else.
+    async fn announce(&self) {
+        let Ok(version) = self.registry.version().await else {
+            return;
+        };
         let message = ControlMessage::RegistryChanged { version }.encode(self.clock.now());
         let address = self.topology.control_address();
         let published = self.publisher.publish(&address, message);
@@ -252,4 +255,109 @@ impl Reports {
 fn log_failure(id: EndpointId, fault: &RegistryFault) {
     let error = fault as &dyn std::error::Error;
     warn!(endpoint.id = %id, error, "an endpoint could not be disabled; trying again");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use fanfare_broker::Broker;
+    use fanfare_model::Secret;
+    use fanfare_registry::NewEndpoint;
+    use fanfare_testkit::{eventually, wall_clock};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// Reports to this registry, and to a RabbitMQ that is not there: nothing listens on the first port.
+    fn reports(registry: &Registry) -> Arc<Reports> {
+        let settings = fanfare_broker::Settings {
+            url: Secret::new("amqp://127.0.0.1:1/%2f".to_owned()),
+            ..fanfare_broker::Settings::default()
+        };
+        let broker = Broker::start(&settings, "tests").unwrap();
+        let metrics = Metrics::new(&opentelemetry::global::meter("tests"));
+        Arc::new(Reports::new(
+            registry.clone(),
+            Snapshots::new(),
+            broker.publisher(),
+            Arc::clone(broker.topology()),
+            wall_clock(),
+            Arc::new(metrics),
+        ))
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_disabled_as_soon_as_the_store_is_back() {
+        let home = tempfile::tempdir().unwrap();
+        let (here, away) = (home.path().join("here"), home.path().join("away"));
+        fs::create_dir(&here).unwrap();
+        let settings = fanfare_registry::Settings {
+            database: here.join("fanfare.db"),
+            encryption_key: Some(Secret::new("a".repeat(64))),
+            ..fanfare_registry::Settings::default()
+        };
+        let registry = Registry::open(&settings).await.unwrap();
+        let url = "https://example.com/".parse().unwrap();
+        let new = NewEndpoint::new("t".parse().unwrap(), url, vec!["*".parse().unwrap()]);
+        let (failing, changed) = (new.clone(), new);
+        let create = async |new| {
+            registry
+                .create_endpoint(new, "tester", wall_clock().now())
+                .await
+        };
+        let (failing, changed) = (
+            create(failing).await.unwrap(),
+            create(changed).await.unwrap(),
+        );
+        registry.close().await;
+        fs::rename(&here, &away).unwrap();
+
+        let registry = Registry::connect(&settings).unwrap();
+        let reports = reports(&registry);
+        let before = Endpoint {
+            updated_at: changed.updated_at - Duration::from_secs(1),
+            ..changed.clone()
+        };
+        // One that its owner changed after it failed keeps its state.
+        reports.disable(&before, DisabledReason::Gone);
+        reports.disable(&failing, DisabledReason::Failing);
+        let mut running = JoinSet::new();
+        let (reporter, done) = (Arc::clone(&reports), CancellationToken::new());
+        let until = done.clone();
+        running.spawn(async move { reporter.run(&until).await });
+        assert!(registry.version().await.unwrap_err().is_transient());
+        fs::rename(&away, &here).unwrap();
+
+        eventually(Duration::from_secs(60), "both to be done", async || {
+            reports.waiting().disabling.is_empty().then_some(())
+        })
+        .await;
+        for (endpoint, expected) in [(&failing, "disabled"), (&changed, "active")] {
+            let stored = registry.endpoint(&endpoint.tenant, endpoint.id).await;
+            assert_eq!(stored.unwrap().unwrap().state.name(), expected);
+        }
+        running.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn more_events_than_can_wait_are_not_kept() {
+        let home = tempfile::tempdir().unwrap();
+        let settings = fanfare_registry::Settings {
+            database: home.path().join("fanfare.db"),
+            encryption_key: Some(Secret::new("a".repeat(64))),
+            ..fanfare_registry::Settings::default()
+        };
+        let reports = reports(&Registry::connect(&settings).unwrap());
+        for id in 0..=MOST_UNTOLD {
+            reports.tell(Event::for_tests(
+                "t",
+                "/fanfare",
+                &id.to_string(),
+                "a",
+                b"{}",
+            ));
+        }
+        assert_eq!(reports.waiting().events.len(), MOST_UNTOLD);
+    }
 }

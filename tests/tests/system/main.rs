@@ -4,5 +4,6 @@
 
 mod bad_events;
 mod delivery;
+mod failing;
 mod other_languages;
 mod waiting;

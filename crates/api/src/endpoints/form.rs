@@ -164,8 +164,10 @@ fn refused(field: &str, detail: &str) -> Problem {
 )]
 struct DisableRules {
     /// After this many failed attempts in a row.
+    #[schema(minimum = 1)]
     consecutive_failures: Option<u32>,
     /// When an attempt fails and none succeeded for this many seconds, at most 365 days.
+    #[schema(minimum = 1)]
     failing_for: Option<u64>,
 }
 
