@@ -312,6 +312,8 @@ mod tests {
         );
         registry.close().await;
         fs::rename(&here, &away).unwrap();
+        // A file in the place of its folder: no new store can be made there.
+        fs::write(&here, "").unwrap();
 
         let registry = Registry::connect(&settings).unwrap();
         let reports = reports(&registry);
@@ -327,6 +329,7 @@ mod tests {
         let until = done.clone();
         running.spawn(async move { reporter.run(&until).await });
         assert!(registry.version().await.unwrap_err().is_transient());
+        fs::remove_file(&here).unwrap();
         fs::rename(&away, &here).unwrap();
 
         eventually(Duration::from_secs(60), "both to be done", async || {
