@@ -86,6 +86,15 @@ impl Pipeline {
         self.wait_until_current().await;
     }
 
+    /// The state of an endpoint, as the registry has it.
+    pub async fn state_of(&self, endpoint: &Endpoint) -> EndpointState {
+        let stored = self.registry.endpoint(&endpoint.tenant, endpoint.id).await;
+        stored
+            .expect("the store answers")
+            .expect("the endpoint exists")
+            .state
+    }
+
     /// Deletes an endpoint and waits until it takes effect.
     pub async fn delete(&self, tenant: &TenantId, id: EndpointId) {
         let deleted = self

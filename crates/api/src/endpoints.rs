@@ -17,7 +17,8 @@ use fanfare_registry::EndpointPage;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use self::form::{CreatedEndpoint, EndpointForm, ShownEndpoint};
+pub(crate) use self::form::ShownEndpoint;
+use self::form::{CreatedEndpoint, EndpointForm};
 use crate::{
     auth::Actor,
     extract::{EndpointPath, JsonBody, Path, Query, TenantPath},
@@ -197,7 +198,7 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn no_such_endpoint(tenant: &TenantId, id: EndpointId) -> Problem {
+pub(crate) fn no_such_endpoint(tenant: &TenantId, id: EndpointId) -> Problem {
     let detail = format!("tenant `{tenant}` has no endpoint `{id}`");
     Problem::new(Code::NoSuchEndpoint, &detail)
 }

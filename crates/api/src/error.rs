@@ -21,6 +21,9 @@ impl From<RegistryFault> for Problem {
         if let RegistryFault::Invalid(invalid) = &fault {
             return Self::from(invalid);
         }
+        if let RegistryFault::State(refused) = &fault {
+            return Self::new(Code::EndpointDisabled, &refused.to_string());
+        }
         let error = &fault as &dyn Error;
         if fault.is_transient() {
             tracing::warn!(error, "a request could not be carried out");

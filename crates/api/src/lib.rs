@@ -10,6 +10,7 @@ mod settings;
 
 mod run;
 
+mod endpoint_states;
 mod endpoints;
 mod events;
 mod health;

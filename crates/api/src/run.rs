@@ -25,7 +25,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Announcer, ApiFault, Health, Settings,
     auth::{KnownKeys, require_key},
-    endpoints, events, health,
+    endpoint_states, endpoints, events, health,
     openapi::Document,
     problem::{Code, Problem},
 };
@@ -125,6 +125,10 @@ fn router(shared: &Arc<Shared>) -> Router {
         .routes(routes!(events::publish))
         .routes(routes!(endpoints::create, endpoints::list))
         .routes(routes!(endpoints::show, endpoints::delete))
+        .routes(routes!(endpoint_states::pause))
+        .routes(routes!(endpoint_states::resume))
+        .routes(routes!(endpoint_states::disable))
+        .routes(routes!(endpoint_states::enable))
         .route_layer(check_key);
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(with_key)

@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use fanfare_model::{
-    Endpoint, EndpointId, EventType, EventTypePattern, HeaderField, Rate, Schedule, SigningSecret,
-    StatusSet, TargetUrl, TenantId, Timestamp,
+    DisableAfter, Endpoint, EndpointId, EventType, EventTypePattern, HeaderField, Rate, Schedule,
+    SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
 };
 use jiff::fmt::friendly::SpanParser;
 
@@ -197,6 +197,14 @@ pub enum EndpointsCommand {
     List(EndpointsListArgs),
     /// Show one endpoint
     Show(OneEndpointArgs),
+    /// Let the deliveries of one endpoint wait
+    Pause(OneEndpointArgs),
+    /// End the pause of one endpoint
+    Resume(OneEndpointArgs),
+    /// Call one endpoint again after it was disabled
+    Enable(OneEndpointArgs),
+    /// Make dead letters of what one endpoint is owed
+    Disable(OneEndpointArgs),
     /// Remove one endpoint
     Remove(OneEndpointArgs),
 }
@@ -219,8 +227,9 @@ pub struct EndpointsAddArgs {
     /// What it is for
     #[arg(long, default_value = "")]
     pub description: String,
-    /// The waits before each attempt, separated by commas, such as `0,5s,5m` [default: ten attempts in three days]
-    #[arg(long, value_name = "WAITS", value_parser = schedule)]
+    /// The waits before each attempt, such as `0,5s,5m`, or waits that grow, such as
+    /// `exponential(base=5s,factor=2,cap=1h,attempts=12,window=3d)` [default: ten attempts in three days]
+    #[arg(long, value_name = "WAITS")]
     pub schedule: Option<Schedule>,
     /// How long one attempt may take: 1 s to 30 s [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -231,6 +240,9 @@ pub struct EndpointsAddArgs {
     /// The statuses that mean that trying again is useless, such as `400,422` [default: none]
     #[arg(long, value_name = "STATUSES")]
     pub permanent: Option<StatusSet>,
+    /// When failures in a row disable it: `never`, `10 failures`, `5d`, or `10 failures or 5d` [default: 5d]
+    #[arg(long, value_name = "RULES")]
+    pub disable_after: Option<DisableAfter>,
     /// A header that every request gets; may be given several times
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     pub headers: Vec<HeaderField>,
@@ -326,23 +338,6 @@ fn duration(text: &str) -> Result<Duration, jiff::Error> {
     SpanParser::new().parse_unsigned_duration(text)
 }
 
-/// Waits as people write them: `0`, `5s`, `2h 30m`, separated by commas.
-fn schedule(text: &str) -> Result<Schedule, String> {
-    let wait = |part: &str| {
-        if let Ok(seconds) = part.parse() {
-            return Ok(seconds);
-        }
-        let wait = duration(part).map_err(|fault| fault.to_string())?;
-        if wait.subsec_nanos() == 0 {
-            Ok(wait.as_secs())
-        } else {
-            Err(format!("`{part}` is no whole number of seconds"))
-        }
-    };
-    let waits: Result<_, String> = text.split(',').map(|part| wait(part.trim())).collect();
-    Schedule::from_seconds(waits?).map_err(|fault| fault.to_string())
-}
-
 fn header(text: &str) -> Result<HeaderField, String> {
     let (name, value) = text
         .split_once(':')
@@ -409,6 +404,9 @@ mod tests {
             "fanfare endpoints add --tenant t --url https://example.com --rate fast",
             "fanfare endpoints add --tenant t --url https://example.com --schedule 5ms",
             "fanfare endpoints add --tenant t --url https://example.com --schedule 0,,5s",
+            "fanfare endpoints add --tenant t --url https://example.com --schedule exponential(base=5s)",
+            "fanfare endpoints add --tenant t --url https://example.com --disable-after soon",
+            "fanfare endpoints pause ep_00000000000000000000000000000001",
             "fanfare endpoints add --tenant t --url https://example.com --header x",
             "fanfare endpoints add --tenant t --url https://example.com --header Host:x",
             "fanfare endpoints add --tenant t --url https://example.com --success 20x",
@@ -429,7 +427,7 @@ mod tests {
             panic!("endpoints add");
         };
         assert_eq!(add.types.len(), 2);
-        assert_eq!(add.schedule.unwrap().seconds(), [0, 5, 9000]);
+        assert_eq!(add.schedule.unwrap().to_string(), "0s,5s,2h30m");
         assert_eq!(add.timeout, Some(Duration::from_secs(5)));
         assert_eq!(add.success.unwrap().to_string(), "200,202");
         assert_eq!(add.permanent.unwrap().to_string(), "400-499");

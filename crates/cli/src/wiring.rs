@@ -167,6 +167,7 @@ impl Fanfare {
             let dispatcher = Dispatcher::new(
                 &self.broker,
                 named(self.config.dispatcher.clone()),
+                self.registry.clone(),
                 self.snapshots.clone(),
                 egress,
                 self.clock.clone(),

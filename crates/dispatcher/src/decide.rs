@@ -5,10 +5,13 @@
 use std::time::Duration;
 
 use fanfare_model::{
-    DeadLetterReason, DeferReason, Delivery, DiscardReason, Endpoint, EndpointState, Failure,
-    FailureClass, Jitter, Outcome, Schedule, Settlement, StatusSet, Timestamp,
+    DeadLetterReason, DeferReason, Delivery, DisabledReason, DiscardReason, Endpoint,
+    EndpointState, Failure, FailureClass, Jitter, Outcome, Schedule, Settlement, StatusSet,
+    Timestamp,
 };
 use fanfare_registry::Snapshot;
+
+use crate::breaker::Health;
 
 /// The longest that a receiver can hold back its endpoint by `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -25,8 +28,10 @@ const LOOK_AGAIN_WHEN_BEHIND: Duration = Duration::from_secs(1);
 pub(crate) struct LaneView {
     /// The receiver asked to be left alone until then.
     pub(crate) held_back_until: Option<Timestamp>,
-    /// The receiver said that it is gone for good, and nobody has changed the endpoint since.
-    pub(crate) gone: bool,
+    /// The receiver looks down; nobody is let through before then.
+    pub(crate) open_until: Option<Timestamp>,
+    /// The endpoint is to be disabled, and nobody has changed it since.
+    pub(crate) given_up: Option<DisabledReason>,
 }
 
 /// The endpoint of a delivery, or what becomes of a delivery without one.
@@ -64,18 +69,28 @@ pub(crate) fn before_attempt(
         return dead(DeadLetterReason::Expired);
     }
     match endpoint.state {
-        EndpointState::Disabled { .. } => return dead(DeadLetterReason::Disabled),
+        EndpointState::Disabled { reason, .. } => return dead(why_disabled(reason)),
         EndpointState::Paused => {
             return defer(now + LOOK_AGAIN_WHEN_PAUSED, DeferReason::Paused);
         }
         EndpointState::Active => {}
     }
-    if lane.gone {
-        return dead(DeadLetterReason::Gone);
+    if let Some(reason) = lane.given_up {
+        return dead(why_disabled(reason));
     }
-    match lane.held_back_until {
-        Some(until) if until > now => defer(until, DeferReason::HeldBack),
-        Some(_) | None => None,
+    let held_back = lane.held_back_until.filter(|until| *until > now);
+    match (held_back, lane.open_until) {
+        (Some(until), open) if Some(until) >= open => defer(until, DeferReason::HeldBack),
+        (_, Some(until)) => defer(until, DeferReason::CircuitOpen),
+        (_, None) => None,
+    }
+}
+
+/// A receiver that is gone stays `gone` in its dead letters, before and after the registry knows.
+fn why_disabled(reason: DisabledReason) -> DeadLetterReason {
+    match reason {
+        DisabledReason::Gone => DeadLetterReason::Gone,
+        DisabledReason::Requested | DisabledReason::Failing => DeadLetterReason::Disabled,
     }
 }
 
@@ -97,10 +112,26 @@ impl<'a> From<&'a Endpoint> for Policy<'a> {
     }
 }
 
-/// What becomes of a delivery after an attempt; `failed_before` attempts had failed already.
+/// The failed attempts before this one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Past {
+    pub(crate) failed: u32,
+    pub(crate) first_at: Option<Timestamp>,
+}
+
+impl From<&Delivery> for Past {
+    fn from(delivery: &Delivery) -> Self {
+        Self {
+            failed: delivery.failed_attempts,
+            first_at: delivery.failures.as_ref().map(|past| past.first_at),
+        }
+    }
+}
+
+/// What becomes of a delivery after an attempt.
 pub(crate) fn after_attempt(
     outcome: &Outcome,
-    failed_before: u32,
+    past: Past,
     policy: Policy<'_>,
     jitter: Jitter,
     now: Timestamp,
@@ -125,10 +156,10 @@ pub(crate) fn after_attempt(
         | Outcome::NotConnected { .. }
         | Outcome::TlsFailed { .. } => {}
     }
-    match policy
-        .schedule
-        .wait_after(failed_before.saturating_add(1), jitter)
-    {
+    let elapsed = past.first_at.map(|first| now.duration_since(first));
+    let elapsed = elapsed.and_then(|elapsed| Duration::try_from(elapsed).ok());
+    let (failed, elapsed) = (past.failed.saturating_add(1), elapsed.unwrap_or_default());
+    match policy.schedule.wait_after(failed, elapsed, jitter) {
         Some(wait) => Settlement::Retry {
             at: now + wait.max(hold_back(outcome).unwrap_or_default()),
             failure,
@@ -151,6 +182,25 @@ pub(crate) fn hold_back(outcome: &Outcome) -> Option<Duration> {
         | Outcome::TlsFailed { .. }
         | Outcome::Blocked { .. }
         | Outcome::Unbuildable { .. } => None,
+    }
+}
+
+/// What an outcome says about the receiver as a whole.
+///
+/// Any answer but one that says "not now" shows that it is up: it may refuse this delivery and take the next.
+pub(crate) fn health(outcome: &Outcome, success: &StatusSet) -> Health {
+    match outcome {
+        Outcome::Answered { status, .. } if success.contains(*status) => Health::Up,
+        Outcome::Answered {
+            status: 408 | 425 | 429 | 500..=599,
+            ..
+        }
+        | Outcome::TimedOut
+        | Outcome::NameNotResolved { .. }
+        | Outcome::NotConnected { .. }
+        | Outcome::TlsFailed { .. } => Health::Down,
+        Outcome::Answered { .. } => Health::Up,
+        Outcome::Blocked { .. } | Outcome::Unbuildable { .. } => Health::Unknown,
     }
 }
 
@@ -184,7 +234,7 @@ pub(crate) fn failure_of(outcome: &Outcome, success: &StatusSet) -> Option<Failu
 mod tests {
     use std::sync::Arc;
 
-    use fanfare_model::{AttributeValue, DisabledReason, Event, TraceContext};
+    use fanfare_model::{AttributeValue, Event, TraceContext};
     use proptest::prelude::*;
 
     use super::*;
@@ -197,6 +247,11 @@ mod tests {
         }
     }
 
+    fn past(failed: u32) -> Past {
+        let first_at = (failed > 0).then(|| at(900));
+        Past { failed, first_at }
+    }
+
     /// Settles an outcome of the second of three attempts at second 1,000.
     fn settle(outcome: &Outcome) -> Settlement {
         let schedule = Schedule::from_seconds(vec![0, 5, 60]).unwrap();
@@ -205,7 +260,7 @@ mod tests {
             success: &StatusSet::success(),
             permanent: &"400,422".parse().unwrap(),
         };
-        after_attempt(outcome, 1, policy, Jitter::NONE, at(1000))
+        after_attempt(outcome, past(1), policy, Jitter::NONE, at(1000))
     }
 
     fn dead_because(settlement: &Settlement) -> Option<DeadLetterReason> {
@@ -232,6 +287,61 @@ mod tests {
     fn success_is_what_the_endpoint_calls_success() {
         for status in [200, 201, 204, 299] {
             assert_eq!(settle(&answered(status)), Settlement::Delivered);
+        }
+    }
+
+    #[test]
+    fn only_a_receiver_that_cannot_take_anything_is_down() {
+        let detail = || "x".to_owned();
+        for (health_expected, outcomes) in [
+            (
+                Health::Up,
+                [200, 204, 302, 400, 401, 404, 410, 422]
+                    .map(answered)
+                    .to_vec(),
+            ),
+            (
+                Health::Down,
+                [408, 425, 429, 500, 502, 503, 599].map(answered).to_vec(),
+            ),
+            (
+                Health::Down,
+                vec![
+                    Outcome::TimedOut,
+                    Outcome::NameNotResolved { detail: detail() },
+                    Outcome::NotConnected { detail: detail() },
+                    Outcome::TlsFailed { detail: detail() },
+                ],
+            ),
+            (
+                Health::Unknown,
+                vec![
+                    Outcome::Blocked { detail: detail() },
+                    Outcome::Unbuildable { detail: detail() },
+                ],
+            ),
+        ] {
+            for outcome in outcomes {
+                let said = health(&outcome, &StatusSet::success());
+                assert_eq!(said, health_expected, "{outcome:?}");
+            }
+        }
+        let odd = "503".parse().unwrap();
+        assert_eq!(health(&answered(503), &odd), Health::Up);
+    }
+
+    #[test]
+    fn no_retry_is_scheduled_beyond_the_window_of_the_schedule() {
+        // The first failure was at second 900, this one is at 1,000, the next attempt after 60 s.
+        for (window, retried) in [(160, true), (159, false)] {
+            let schedule = Schedule::exponential(60, 1.0, 60, 5, Some(window)).unwrap();
+            let policy = Policy {
+                schedule: &schedule,
+                success: &StatusSet::success(),
+                permanent: &StatusSet::none(),
+            };
+            let settlement = after_attempt(&answered(500), past(1), policy, Jitter::NONE, at(1000));
+            assert_eq!(retried_at(&settlement).is_some(), retried, "{window}");
         }
     }
 
@@ -316,7 +426,7 @@ mod tests {
                 permanent: &StatusSet::none(),
             };
             let outcome = answered(status);
-            let settlement = after_attempt(&outcome, failed, policy, Jitter::NONE, at(0));
+            let settlement = after_attempt(&outcome, past(failed), policy, Jitter::NONE, at(0));
             let is_retry = retried_at(&settlement).is_some();
             let attempts_left = (failed as usize + 1) < waits.len();
             let fails = !(200..300).contains(&status) && status != 410;
@@ -334,60 +444,87 @@ mod tests {
         Delivery::new(Arc::new(event), id, 3, TraceContext::default(), at(0))
     }
 
+    fn dead(reason: DeadLetterReason) -> Option<Settlement> {
+        let failure = None;
+        Some(Settlement::DeadLetter { reason, failure })
+    }
+
+    fn defer(second: i64, why: DeferReason) -> Option<Settlement> {
+        let until = at(second);
+        Some(Settlement::Defer { until, why })
+    }
+
+    fn disabled(reason: DisabledReason) -> EndpointState {
+        let since = at(0);
+        EndpointState::Disabled { reason, since }
+    }
+
+    fn lane(
+        held_back_until: Option<i64>,
+        open_until: Option<i64>,
+        given_up: Option<DisabledReason>,
+    ) -> LaneView {
+        LaneView {
+            held_back_until: held_back_until.map(at),
+            open_until: open_until.map(at),
+            given_up,
+        }
+    }
+
+    fn decided(state: EndpointState, lane: LaneView, second: i64) -> Option<Settlement> {
+        let endpoint = Endpoint {
+            state,
+            ..endpoint("https://example.com/")
+        };
+        before_attempt(&delivery(), &endpoint, lane, at(second))
+    }
+
     #[test]
     fn the_state_of_the_endpoint_is_decided_in_order() {
-        let disabled = EndpointState::Disabled {
-            reason: DisabledReason::Requested,
-            since: at(0),
-        };
-        let held = |second| LaneView {
-            held_back_until: Some(at(second)),
-            gone: false,
-        };
-        let gone = LaneView {
-            held_back_until: None,
-            gone: true,
-        };
-        let dead = |reason| {
-            let failure = None;
-            Some(Settlement::DeadLetter { reason, failure })
-        };
-        let defer = |second, why| {
-            let until = at(second);
-            Some(Settlement::Defer { until, why })
-        };
-        let none = LaneView::default();
-        for (second, state, lane, expected) in [
-            (100, EndpointState::Active, none, None),
-            (501, disabled.clone(), none, dead(DeadLetterReason::Expired)),
-            (100, disabled, none, dead(DeadLetterReason::Disabled)),
+        let (requested, gone) = (DisabledReason::Requested, DisabledReason::Gone);
+        let worst = lane(Some(160), Some(170), Some(gone));
+        for (second, state, expected) in [
+            (501, disabled(requested), dead(DeadLetterReason::Expired)),
+            (100, disabled(requested), dead(DeadLetterReason::Disabled)),
+            (100, disabled(gone), dead(DeadLetterReason::Gone)),
+            (100, EndpointState::Paused, defer(130, DeferReason::Paused)),
+            (100, EndpointState::Active, dead(DeadLetterReason::Gone)),
+        ] {
+            assert_eq!(decided(state, worst, second), expected);
+        }
+    }
+
+    #[test]
+    fn an_active_endpoint_waits_for_its_receiver() {
+        let failing = Some(DisabledReason::Failing);
+        for (lane, expected) in [
+            (LaneView::default(), None),
             (
-                100,
-                EndpointState::Paused,
-                gone,
-                defer(130, DeferReason::Paused),
-            ),
-            (
-                100,
-                EndpointState::Active,
-                gone,
-                dead(DeadLetterReason::Gone),
-            ),
-            (
-                100,
-                EndpointState::Active,
-                held(160),
+                lane(Some(160), None, None),
                 defer(160, DeferReason::HeldBack),
             ),
-            (100, EndpointState::Active, held(100), None),
+            (lane(Some(100), None, None), None),
+            (
+                lane(None, Some(150), None),
+                defer(150, DeferReason::CircuitOpen),
+            ),
+            (
+                lane(Some(160), Some(150), None),
+                defer(160, DeferReason::HeldBack),
+            ),
+            (
+                lane(Some(160), Some(170), None),
+                defer(170, DeferReason::CircuitOpen),
+            ),
+            (
+                lane(Some(160), Some(170), failing),
+                dead(DeadLetterReason::Disabled),
+            ),
         ] {
-            let endpoint = Endpoint {
-                state,
-                ..endpoint("https://example.com/")
-            };
             assert_eq!(
-                before_attempt(&delivery(), &endpoint, lane, at(second)),
-                expected
+                decided(EndpointState::Active, lane, 100),
+                expected,
+                "{lane:?}"
             );
         }
     }

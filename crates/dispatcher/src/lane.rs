@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use fanfare_model::{DeferReason, Delivery, Endpoint, Rate, Timestamp};
+use fanfare_model::{
+    DeferReason, Delivery, DisabledReason, Endpoint, Outcome, Rate, Settlement, Timestamp,
+};
 use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
@@ -19,7 +21,10 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::decide::LaneView;
+use crate::{
+    breaker::{Admission, Breaker, Change, Pass},
+    decide::{self, LaneView},
+};
 
 /// The longest that a delivery waits in memory for its turn.
 const LONGEST_HOLD: Duration = Duration::from_secs(2);
@@ -29,6 +34,9 @@ const SHORTEST_DEFERRAL: Duration = Duration::from_secs(1);
 
 /// How far ahead slots are reserved, so that a raised limit or a recovered receiver takes effect soon.
 const HORIZON: Duration = Duration::from_secs(300);
+
+/// The least time between two that come back when a receiver is back.
+const LEAST_SPACING: Duration = Duration::from_millis(1);
 
 /// One endpoint's lane.
 pub(crate) struct Lane {
@@ -51,9 +59,28 @@ struct State {
     /// Reserved slots end here.
     next_slot: Option<Timestamp>,
     last_start: Option<Timestamp>,
+    standing: Standing,
+}
+
+/// What is known of the receiver. A change of the endpoint by its owner is a new beginning.
+#[derive(Default)]
+struct Standing {
+    /// When the endpoint that this is about was changed last.
+    as_of: Option<Timestamp>,
     held_back_until: Option<Timestamp>,
-    /// The endpoint as it was when its receiver said that it is gone.
-    gone_since: Option<Timestamp>,
+    breaker: Breaker,
+    /// How many attempts in a row failed, and when the first of them did.
+    failing: Option<(u32, Timestamp)>,
+    given_up: Option<DisabledReason>,
+}
+
+/// What one attempt changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// The circuit opened or closed.
+    pub(crate) circuit: Option<Change>,
+    /// The endpoint is to be disabled; told once.
+    pub(crate) disable: Option<DisabledReason>,
 }
 
 /// Whether an attempt may start.
@@ -68,6 +95,8 @@ pub(crate) enum Entry {
 pub(crate) struct Place {
     lane: Arc<Lane>,
     number: u64,
+    /// Present from the moment that the attempt may start until its outcome is known.
+    pass: Option<Pass>,
 }
 
 impl Lane {
@@ -80,12 +109,16 @@ impl Lane {
     }
 
     /// What the decision before an attempt has to know.
-    pub(crate) fn view(&self, endpoint: &Endpoint) -> LaneView {
-        let state = self.state();
+    pub(crate) fn view(&self, endpoint: &Endpoint, now: Timestamp) -> LaneView {
+        let mut state = self.state();
+        if state.standing.is_of_another(endpoint) {
+            state.standing.begin_anew(endpoint);
+            state.next_slot = None;
+        }
         LaneView {
-            held_back_until: state.held_back_until,
-            // A change by its owner is a new beginning.
-            gone: state.gone_since == Some(endpoint.updated_at),
+            held_back_until: state.standing.held_back_until,
+            open_until: state.standing.breaker.open_until(now),
+            given_up: state.standing.given_up,
         }
     }
 
@@ -94,15 +127,55 @@ impl Lane {
         self.state().last_start
     }
 
-    /// The receiver asked for the whole endpoint to be left alone.
-    pub(crate) fn hold_back(&self, until: Timestamp) {
+    /// Ends an attempt: frees its place and takes in what it says about the receiver.
+    pub(crate) fn conclude(
+        &self,
+        mut place: Place,
+        endpoint: &Endpoint,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) -> Turn {
+        let pass = place.pass.take();
+        drop(place);
         let mut state = self.state();
-        state.held_back_until = state.held_back_until.max(Some(until));
+        if state.standing.is_of_another(endpoint) {
+            return Turn::default();
+        }
+        state.standing.learn(pass, endpoint, outcome, now)
     }
 
-    /// The receiver is gone for good.
-    pub(crate) fn mark_gone(&self, endpoint: &Endpoint) {
-        self.state().gone_since = Some(endpoint.updated_at);
+    /// Gives those who wait for the receiver as a whole a slot each, so that they come back one by one.
+    pub(crate) fn spread(
+        &self,
+        settlement: Settlement,
+        endpoint: &Endpoint,
+        now: Timestamp,
+    ) -> Settlement {
+        match settlement {
+            Settlement::Defer {
+                until,
+                why: why @ (DeferReason::HeldBack | DeferReason::CircuitOpen),
+            } => {
+                let until = self.slot(until, endpoint, now);
+                Settlement::Defer { until, why }
+            }
+            Settlement::Delivered
+            | Settlement::Retry { .. }
+            | Settlement::Defer { .. }
+            | Settlement::DeadLetter { .. }
+            | Settlement::Discard { .. } => settlement,
+        }
+    }
+
+    fn slot(&self, from: Timestamp, endpoint: &Endpoint, now: Timestamp) -> Timestamp {
+        let interval = endpoint.rate.map(|rate| rate.interval());
+        let mut state = self.state();
+        let interval = interval.unwrap_or_default().max(LEAST_SPACING);
+        let spacing = spacing(endpoint.max_in_flight, state.slowness(), interval);
+        let chance = rand::random();
+        let (until, next_slot) = reserve(state.next_slot, spacing, chance, from, now);
+        state.next_slot = Some(next_slot);
+        until
     }
 
     /// Waits briefly for a place in flight and for the rate, in this order.
@@ -158,6 +231,7 @@ impl Lane {
                     return Place {
                         lane: Arc::clone(self),
                         number,
+                        pass: None,
                     };
                 }
             }
@@ -168,7 +242,7 @@ impl Lane {
     /// Waits for the rate, with a place in flight held.
     async fn pace(
         self: &Arc<Self>,
-        place: Place,
+        mut place: Place,
         endpoint: &Endpoint,
         delivery: &Delivery,
         now: impl Fn() -> Timestamp,
@@ -181,6 +255,14 @@ impl Lane {
             }
         }
         let mut state = self.state();
+        match state.standing.breaker.admit(now()) {
+            Admission::Go(pass) => place.pass = Some(pass),
+            Admission::Wait(until) => {
+                drop(state);
+                let (until, why) = (self.slot(until, endpoint, now()), DeferReason::CircuitOpen);
+                return Entry::Defer { until, why };
+            }
+        }
         // The time spent waiting for the rate says nothing about the receiver.
         state.in_flight.insert(place.number, Instant::now());
         state.last_start = Some(now());
@@ -207,7 +289,7 @@ impl Lane {
 
     fn defer(&self, spacing: Duration, why: DeferReason, now: Timestamp) -> Entry {
         let mut state = self.state();
-        let (until, next_slot) = reserve(state.next_slot, spacing, rand::random(), now);
+        let (until, next_slot) = reserve(state.next_slot, spacing, rand::random(), now, now);
         state.next_slot = Some(next_slot);
         Entry::Defer { until, why }
     }
@@ -216,6 +298,69 @@ impl Lane {
         self.state
             .lock()
             .expect("nobody panics while holding a lane")
+    }
+}
+
+impl Standing {
+    fn is_of_another(&self, endpoint: &Endpoint) -> bool {
+        self.as_of != Some(endpoint.updated_at)
+    }
+
+    fn begin_anew(&mut self, endpoint: &Endpoint) {
+        let mut breaker = std::mem::take(&mut self.breaker);
+        breaker.reset();
+        *self = Self {
+            as_of: Some(endpoint.updated_at),
+            breaker,
+            ..Self::default()
+        };
+    }
+
+    fn learn(
+        &mut self,
+        pass: Option<Pass>,
+        endpoint: &Endpoint,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) -> Turn {
+        if let Some(wait) = decide::hold_back(outcome) {
+            self.held_back_until = self.held_back_until.max(Some(now + wait));
+        }
+        let health = decide::health(outcome, &endpoint.success);
+        let circuit = pass.and_then(|pass| self.breaker.record(&pass, health, now));
+        let disable = self.give_up(endpoint, outcome, now);
+        if disable.is_some() {
+            self.given_up = disable;
+        }
+        Turn { circuit, disable }
+    }
+
+    /// Counts the failures in a row, and says when they are too many.
+    fn give_up(
+        &mut self,
+        endpoint: &Endpoint,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) -> Option<DisabledReason> {
+        // An event that no request can be built from says nothing about the endpoint.
+        if matches!(outcome, Outcome::Unbuildable { .. }) {
+            return None;
+        }
+        if decide::failure_of(outcome, &endpoint.success).is_none() {
+            self.failing = None;
+            return None;
+        }
+        let (failed, since) = self.failing.unwrap_or((0, now));
+        let failed = failed.saturating_add(1);
+        self.failing = Some((failed, since));
+        let reason = if matches!(outcome, Outcome::Answered { status: 410, .. }) {
+            DisabledReason::Gone
+        } else if endpoint.disable_after.applies(failed, since, now) {
+            DisabledReason::Failing
+        } else {
+            return None;
+        };
+        self.given_up.is_none().then_some(reason)
     }
 }
 
@@ -280,6 +425,9 @@ impl Drop for Waiting<'_> {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.lane.state();
+        if let Some(pass) = &self.pass {
+            state.standing.breaker.give_back(pass);
+        }
         if let Some(start) = state.in_flight.remove(&self.number) {
             let took = start.elapsed();
             let smoothed = state
@@ -303,21 +451,22 @@ fn expected_wait(waiting: usize, cap: u16, slowness: Duration, interval: Duratio
     spacing(cap, slowness, interval).saturating_mul(waiting)
 }
 
-/// The next slot, and where the slots end then.
+/// The next slot that is not before `from`, and where the slots end then.
 ///
 /// Slots beyond the horizon are not reserved: whoever gets one returns within the last quarter before it.
 fn reserve(
     next_slot: Option<Timestamp>,
     spacing: Duration,
     jitter: f64,
+    from: Timestamp,
     now: Timestamp,
 ) -> (Timestamp, Timestamp) {
-    let end = next_slot.map_or(now, |slot| slot.max(now));
+    let end = next_slot.map_or(from, |slot| slot.max(from));
     let slot = (end + spacing).max(now + SHORTEST_DEFERRAL);
-    if slot <= now + HORIZON {
+    if slot <= from + HORIZON {
         (slot, slot)
     } else {
-        (now + HORIZON.mul_f64(1.0 - jitter / 4.0), end)
+        (from + HORIZON.mul_f64(1.0 - jitter / 4.0), end)
     }
 }
 
@@ -346,8 +495,12 @@ mod tests {
             (Some(395), second * 10, 1.0, 325, 395),
             (None, second * 3600, 0.0, 400, 100),
         ] {
-            let reserved = reserve(next_slot.map(at), spacing, jitter, at(100));
+            let reserved = reserve(next_slot.map(at), spacing, jitter, at(100), at(100));
             assert_eq!(reserved, (at(slot), at(end)), "{next_slot:?} {spacing:?}");
+            // Seen from earlier, slots from then on are the same.
+            let reserved = reserve(next_slot.map(at), spacing, jitter, at(100), at(50));
+            let slot = if spacing.is_zero() { 100 } else { slot };
+            assert_eq!(reserved.0, at(slot), "{next_slot:?} {spacing:?}");
         }
     }
 
@@ -431,16 +584,95 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_gone_receiver_is_forgotten_when_its_endpoint_is_changed() {
-        let lane = Lane::new();
-        let before = endpoint("https://example.com/");
-        lane.mark_gone(&before);
-        assert!(lane.view(&before).gone);
-        let after = Endpoint {
-            updated_at: before.updated_at + Duration::from_secs(1),
-            ..before
+    fn answered(status: u16) -> Outcome {
+        Outcome::Answered {
+            status,
+            retry_after: None,
+        }
+    }
+
+    async fn attempt(lane: &Arc<Lane>, endpoint: &Endpoint, status: u16, second: i64) -> Turn {
+        lane.view(endpoint, at(second));
+        match lane.enter(&delivery(), endpoint, || at(second)).await {
+            Entry::Go(place) => lane.conclude(place, endpoint, &answered(status), at(second)),
+            Entry::Defer { until, why } => panic!("{why:?} until {until}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_open_circuit_sends_everyone_to_a_slot_of_its_own_and_lets_one_probe_through() {
+        let (lane, endpoint) = (Arc::new(Lane::new()), endpoint("https://example.com/"));
+        for _ in 0..7 {
+            let turn = attempt(&lane, &endpoint, 503, 100).await;
+            assert_eq!(turn, Turn::default());
+        }
+        let until = at(105);
+        let turn = attempt(&lane, &endpoint, 503, 100).await;
+        assert_eq!(turn.circuit, Some(Change::Opened { until }));
+        let view = lane.view(&endpoint, at(100));
+        assert_eq!(view.open_until, Some(until));
+
+        let deferred = decide::before_attempt(&delivery(), &endpoint, view, at(100)).unwrap();
+        let slots: Vec<_> = (0..100)
+            .map(|_| {
+                let spread = lane.spread(deferred.clone(), &endpoint, at(100));
+                let Settlement::Defer { until, .. } = spread else {
+                    panic!("{spread:?}")
+                };
+                until
+            })
+            .collect();
+        assert!(
+            slots[0] > until && slots.is_sorted_by(|a, b| a < b),
+            "{slots:?}"
+        );
+
+        let back = delivery().waiting(until, at(100));
+        let enter = async || lane.enter(&back, &endpoint, || at(106)).await;
+        // A probe that is not made leaves its turn to the next.
+        let Entry::Go(dropped) = enter().await else {
+            panic!("the probe goes")
         };
-        assert!(!lane.view(&after).gone);
+        drop(dropped);
+        let Entry::Go(probe) = enter().await else {
+            panic!("the next probe goes")
+        };
+        let Entry::Defer { why, .. } = enter().await else {
+            panic!("a second one goes beside the probe")
+        };
+        assert_eq!(why, DeferReason::CircuitOpen);
+        let turn = lane.conclude(probe, &endpoint, &answered(200), at(107));
+        assert_eq!(turn.circuit, Some(Change::Closed { since: at(100) }));
+        assert!(matches!(enter().await, Entry::Go(_)));
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_given_up_once_and_a_change_is_a_new_beginning() {
+        for (rules, statuses, expected) in [
+            ("never", &[410][..], Some(DisabledReason::Gone)),
+            ("2 failures", &[404, 404], Some(DisabledReason::Failing)),
+            ("2 failures", &[404, 200, 404], None),
+            ("never", &[404, 404, 404], None),
+        ] {
+            let lane = Arc::new(Lane::new());
+            let before = Endpoint {
+                disable_after: rules.parse().unwrap(),
+                ..endpoint("https://example.com/")
+            };
+            let mut last = None;
+            for status in statuses {
+                last = attempt(&lane, &before, *status, 100).await.disable;
+            }
+            assert_eq!(last, expected, "{rules} {statuses:?}");
+            assert_eq!(lane.view(&before, at(100)).given_up, expected);
+            let again = attempt(&lane, &before, 410, 100).await.disable;
+            let told = expected.is_none().then_some(DisabledReason::Gone);
+            assert_eq!(again, told, "told once: {rules} {statuses:?}");
+            let after = Endpoint {
+                updated_at: before.updated_at + Duration::from_secs(1),
+                ..before
+            };
+            assert_eq!(lane.view(&after, at(100)), LaneView::default());
+        }
     }
 }

@@ -10,6 +10,7 @@
 
 mod run;
 
+mod breaker;
 mod decide;
 mod lane;
 mod lanes;
@@ -20,6 +21,8 @@ mod egress;
 mod request;
 
 mod crashed;
+mod operational;
+mod reports;
 mod settle;
 
 mod metrics;

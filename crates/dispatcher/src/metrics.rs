@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_model::{FailureClass, Settlement};
+use fanfare_model::{DisabledReason, FailureClass, Settlement};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter, UpDownCounter},
@@ -20,6 +20,9 @@ pub(crate) struct Metrics {
     end_to_end_seconds: Histogram<f64>,
     settlements: Counter<u64>,
     hops: Counter<u64>,
+    circuits: Counter<u64>,
+    disabled: Counter<u64>,
+    untold: Counter<u64>,
     in_flight: UpDownCounter<i64>,
 }
 
@@ -60,6 +63,18 @@ impl Metrics {
                 "fanfare_dispatcher_hops",
                 "Hops in the delay line, by why they wait",
             ),
+            circuits: counter(
+                "fanfare_dispatcher_circuits",
+                "Circuits of endpoints that `opened` or `closed`",
+            ),
+            disabled: counter(
+                "fanfare_dispatcher_endpoints_disabled",
+                "Endpoints disabled because of what their receivers did, by reason",
+            ),
+            untold: counter(
+                "fanfare_dispatcher_operational_events_untold",
+                "Operational events that could not be published",
+            ),
             in_flight: meter
                 .i64_up_down_counter("fanfare_dispatcher_in_flight")
                 .with_description("HTTP requests under way")
@@ -89,6 +104,19 @@ impl Metrics {
             KeyValue::new("reason", reason),
         ];
         self.settlements.add(1, &labels);
+    }
+
+    pub(crate) fn circuit(&self, change: &'static str) {
+        self.circuits.add(1, &[KeyValue::new("change", change)]);
+    }
+
+    pub(crate) fn disabled(&self, reason: DisabledReason) {
+        self.disabled
+            .add(1, &[KeyValue::new("reason", reason.name())]);
+    }
+
+    pub(crate) fn untold(&self) {
+        self.untold.add(1, &[]);
     }
 
     pub(crate) fn hop(&self, why: &'static str) {

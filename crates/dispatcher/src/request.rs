@@ -148,8 +148,8 @@ pub(crate) mod tests {
     use std::{sync::Arc, time::Duration};
 
     use fanfare_model::{
-        EndpointId, EndpointState, HeaderField, Schedule, SigningSecret, StatusSet, TraceContext,
-        verify_standard,
+        DisableAfter, EndpointId, EndpointState, HeaderField, Schedule, SigningSecret, StatusSet,
+        TraceContext, verify_standard,
     };
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -175,6 +175,7 @@ pub(crate) mod tests {
             schedule: Schedule::default(),
             success: StatusSet::success(),
             permanent: StatusSet::none(),
+            disable_after: DisableAfter::default(),
             headers: Vec::new(),
             secrets: vec![SigningSecret::generate()],
             created_at: at(0),

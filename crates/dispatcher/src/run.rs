@@ -8,9 +8,9 @@ use std::sync::{
 use fanfare_broker::{Broker, Inbox, Message, Subscription, Topology};
 use fanfare_model::{
     Clock, DeferReason, Delivery, DiscardReason, Endpoint, Jitter, Outcome, PartitionKey,
-    Settlement,
+    Settlement, Timestamp,
 };
-use fanfare_registry::{Snapshot, Snapshots};
+use fanfare_registry::{Registry, Snapshot, Snapshots};
 use fanfare_wire::decode_bundle;
 use opentelemetry::metrics::Meter;
 use sha2::{Digest, Sha256};
@@ -19,15 +19,18 @@ use tokio::{
     time::{Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     Egress, Settings,
     attempt::attempt,
+    breaker::Change,
     crashed, decide,
-    lane::{Entry, Lane, Place},
+    lane::{Entry, Lane, Place, Turn},
     lanes::Lanes,
     metrics::{Metrics, names},
+    operational,
+    reports::Reports,
     seen::{Claim, Seen},
     settle::{Held, Settler},
 };
@@ -46,25 +49,37 @@ pub struct Dispatcher {
     lanes: Lanes,
     seen: Seen,
     settler: Settler,
+    reports: Arc<Reports>,
     metrics: Arc<Metrics>,
 }
 
 impl Dispatcher {
-    /// Puts a dispatcher together.
+    /// Puts a dispatcher together. It writes to `registry` when an endpoint is to be disabled, and never
+    /// waits for it.
     pub fn new(
         broker: &Broker,
         settings: Settings,
+        registry: Registry,
         snapshots: Snapshots,
         egress: Egress,
         clock: Clock,
         meter: &Meter,
     ) -> Self {
         let (topology, metrics) = (Arc::clone(broker.topology()), Arc::new(Metrics::new(meter)));
+        let reports = Arc::new(Reports::new(
+            registry,
+            snapshots.clone(),
+            broker.publisher(),
+            Arc::clone(&topology),
+            clock.clone(),
+            Arc::clone(&metrics),
+        ));
         let settler = Settler::new(
             broker.publisher(),
             Arc::clone(&topology),
             clock.clone(),
             Arc::clone(&metrics),
+            Arc::clone(&reports),
         );
         Self {
             seen: Seen::new(settings.seen_window),
@@ -76,6 +91,7 @@ impl Dispatcher {
             clock,
             lanes: Lanes::default(),
             settler,
+            reports,
             metrics,
         }
     }
@@ -114,10 +130,17 @@ pub async fn run(
         dispatcher.id = dispatcher.settings.id,
         "dispatching deliveries"
     );
-    let (unfinished, ()) = tokio::join!(
-        dispatch(&dispatcher, deliveries, &shutdown, &abort),
-        crashed::run(&dispatcher.settler, &dispatcher.clock, crashes, &shutdown),
-    );
+    let done = CancellationToken::new();
+    let working = async {
+        let (unfinished, ()) = tokio::join!(
+            dispatch(&dispatcher, deliveries, &shutdown, &abort),
+            crashed::run(&dispatcher.settler, &dispatcher.clock, crashes, &shutdown),
+        );
+        done.cancel();
+        unfinished
+    };
+    let reporting = abort.run_until_cancelled(dispatcher.reports.run(&done));
+    let (unfinished, _) = tokio::join!(working, reporting);
     unfinished
 }
 
@@ -234,9 +257,9 @@ impl Dispatcher {
         let lane = self
             .lanes
             .of(endpoint.id, |id| snapshot.endpoint(id).is_some());
-        let view = lane.view(endpoint);
+        let view = lane.view(endpoint, now);
         if let Some(settlement) = decide::before_attempt(delivery, endpoint, view, now) {
-            return Some(settlement);
+            return Some(lane.spread(settlement, endpoint, now));
         }
         let entering = lane.enter(delivery, endpoint, || self.clock.now());
         match shutdown.run_until_cancelled(entering).await? {
@@ -259,27 +282,45 @@ impl Dispatcher {
         self.metrics.attempt_starts();
         let (started, now) = (Instant::now(), self.clock.now());
         let outcome = attempt(&self.egress, endpoint, delivery, now, endpoint.timeout).await;
-        drop(place);
-
         let (took, now) = (started.elapsed(), self.clock.now());
-        if let Some(wait) = decide::hold_back(&outcome) {
-            lane.hold_back(now + wait);
-        }
-        if matches!(outcome, Outcome::Answered { status: 410, .. }) {
-            lane.mark_gone(endpoint);
-        }
+        let turn = lane.conclude(place, endpoint, &outcome, now);
+        self.report(turn, delivery, endpoint, now);
         let class = decide::failure_of(&outcome, &endpoint.success).map(|failure| failure.class);
         self.metrics.attempt_ends(class, took);
         let jitter = Jitter::new(rand::random());
-        let failed_before = delivery.failed_attempts;
-        let settlement =
-            decide::after_attempt(&outcome, failed_before, endpoint.into(), jitter, now);
+        let past = decide::Past::from(delivery);
+        let settlement = decide::after_attempt(&outcome, past, endpoint.into(), jitter, now);
         if settlement == Settlement::Delivered {
             let seconds = now.duration_since(delivery.first_seen).as_secs_f64();
             self.metrics.delivered_after(seconds);
         }
         log_attempt(delivery, &outcome, &settlement, took);
         settlement
+    }
+
+    /// Tells what an attempt changed for its whole endpoint.
+    fn report(&self, turn: Turn, delivery: &Delivery, endpoint: &Endpoint, now: Timestamp) {
+        let Turn { circuit, disable } = turn;
+        let (id, tenant) = (endpoint.id, &endpoint.tenant);
+        match circuit {
+            Some(Change::Opened { until }) => {
+                self.metrics.circuit("opened");
+                warn!(endpoint.id = %id, %tenant, %until, "a receiver looks down; its circuit is open");
+            }
+            Some(Change::Closed { since }) => {
+                self.metrics.circuit("closed");
+                info!(endpoint.id = %id, %tenant, %since, "a receiver is back; its circuit is closed");
+                // News that brings news of itself would never end.
+                if !delivery.event.is_operational() {
+                    self.reports
+                        .tell(operational::recovered(endpoint, since, now));
+                }
+            }
+            None => {}
+        }
+        if let Some(reason) = disable {
+            self.reports.disable(endpoint, reason);
+        }
     }
 }
 

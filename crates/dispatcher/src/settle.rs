@@ -14,6 +14,8 @@ use tracing::warn;
 
 use crate::{
     metrics::{Metrics, names},
+    operational,
+    reports::Reports,
     seen::InHand,
 };
 
@@ -23,6 +25,7 @@ pub(crate) struct Settler {
     topology: Arc<Topology>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    reports: Arc<Reports>,
 }
 
 /// A delivery in hand, with everything that its settlement needs.
@@ -39,12 +42,14 @@ impl Settler {
         topology: Arc<Topology>,
         clock: Clock,
         metrics: Arc<Metrics>,
+        reports: Arc<Reports>,
     ) -> Self {
         Self {
             publisher,
             topology,
             clock,
             metrics,
+            reports,
         }
     }
 
@@ -152,7 +157,8 @@ impl Settler {
         }
     }
 
-    /// Makes a dead letter of a delivery.
+    /// Makes a dead letter of a delivery, and an event of that: told once the letter is stored, as well as
+    /// can be, and never waited for.
     pub(crate) async fn bury(
         &self,
         delivery: Delivery,
@@ -164,12 +170,17 @@ impl Settler {
             Some(failure) => delivery.after_failure(failure, now, None),
             None => delivery,
         };
+        let told = operational::dead_lettered(&delivery, reason, now);
         let letter = encode_dead_letter(&DeadLetter {
             delivery,
             reason,
             since: now,
         });
         let address = self.topology.dead_address();
-        self.publisher.publish_patiently(&address, letter).await
+        self.publisher.publish_patiently(&address, letter).await?;
+        if let Some(event) = told {
+            self.reports.tell(event);
+        }
+        Ok(())
     }
 }

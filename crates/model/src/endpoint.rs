@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EndpointId, EventType, EventTypePattern, Rate, Schedule, SigningSecret, StatusSet, TargetUrl,
-    TenantId,
+    DisableAfter, EndpointId, EventType, EventTypePattern, Rate, Schedule, SigningSecret,
+    StatusSet, TargetUrl, TenantId,
 };
 
 /// A URL registered by a tenant.
@@ -37,6 +37,8 @@ pub struct Endpoint {
     pub success: StatusSet,
     /// The statuses that mean that trying again is useless.
     pub permanent: StatusSet,
+    /// When failures in a row disable it.
+    pub disable_after: DisableAfter,
     /// Headers added to every request.
     pub headers: Vec<HeaderField>,
     /// The secrets that sign, newest first; several during a rotation.
@@ -69,6 +71,14 @@ impl Endpoint {
             .iter()
             .any(|pattern| pattern.matches(event_type))
     }
+
+    /// Whether it asks for this type by a name or a family of names, and not by `*` alone.
+    pub fn names(&self, event_type: &EventType) -> bool {
+        self.event_types.iter().any(|pattern| match pattern {
+            EventTypePattern::Any => false,
+            EventTypePattern::Family(_) | EventTypePattern::Exact(_) => pattern.matches(event_type),
+        })
+    }
 }
 
 /// Whether an endpoint is called.
@@ -86,6 +96,17 @@ pub enum EndpointState {
         /// Since when.
         since: Timestamp,
     },
+}
+
+impl DisabledReason {
+    /// The name in events, metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Gone => "gone",
+            Self::Failing => "failing",
+        }
+    }
 }
 
 impl EndpointState {

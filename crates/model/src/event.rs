@@ -38,6 +38,14 @@ pub struct Event {
 }
 
 impl Event {
+    /// The `source` of the events that Fanfare itself publishes about a tenant's endpoints.
+    pub const OPERATIONAL_SOURCE: &str = "/fanfare";
+
+    /// Whether Fanfare itself published it. What becomes of such an event is never an event again.
+    pub fn is_operational(&self) -> bool {
+        self.source == Self::OPERATIONAL_SOURCE
+    }
+
     /// Not to be delivered earlier than this: the `deliverafter` extension.
     pub fn deliver_after(&self) -> Option<Timestamp> {
         self.timestamp_extension("deliverafter")

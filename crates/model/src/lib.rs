@@ -9,6 +9,7 @@
 mod clock;
 mod dead_letter;
 mod delivery;
+mod disable;
 mod egress;
 mod endpoint;
 mod event;
@@ -21,11 +22,13 @@ mod schedule;
 mod secret;
 mod settlement;
 mod signature;
+mod state_change;
 mod statuses;
 
 pub use clock::Clock;
 pub use dead_letter::DeadLetter;
 pub use delivery::{Delivery, Failure, FailureHistory, TraceContext, Wait};
+pub use disable::{DisableAfter, InvalidDisableAfter};
 pub use egress::{BlockedAddress, BlockedTarget, EgressPolicy, TargetUrl, TargetUrlError};
 pub use endpoint::{DisabledReason, Endpoint, EndpointState, HeaderField, HeaderFieldError};
 pub use event::{AttributeValue, Event, EventTime, EventType, InvalidAttribute};
@@ -34,10 +37,11 @@ pub use outcome::{FailureClass, Outcome};
 pub use partition::{Partition, PartitionCount, PartitionKey};
 pub use pattern::{EventTypePattern, InvalidPattern};
 pub use rate::{InvalidRate, Rate};
-pub use schedule::{InvalidSchedule, Jitter, Schedule};
+pub use schedule::{InvalidSchedule, InvalidScheduleText, Jitter, Schedule};
 pub use secret::{InvalidSigningSecret, Secret, SigningSecret};
 pub use settlement::{DeadLetterReason, DeferReason, DiscardReason, Settlement};
 pub use signature::{SignatureFault, sign_standard, verify_standard};
+pub use state_change::{InvalidStateChange, StateChange};
 pub use statuses::{InvalidStatusSet, StatusSet};
 
 pub use jiff::Timestamp;

@@ -112,8 +112,10 @@ pub enum DeferReason {
     OverShare,
     /// The endpoint is paused.
     Paused,
-    /// The endpoint asked us to stay away, or its circuit is open.
+    /// The endpoint asked us to stay away.
     HeldBack,
+    /// The endpoint's circuit is open: its receiver looks down.
+    CircuitOpen,
     /// A copy of it is in flight.
     InFlight,
     /// It was routed by a newer registry than the one known here.
@@ -129,6 +131,7 @@ impl DeferReason {
             Self::OverShare => "over_share",
             Self::Paused => "paused",
             Self::HeldBack => "held_back",
+            Self::CircuitOpen => "circuit_open",
             Self::InFlight => "in_flight",
             Self::RegistryBehind => "registry_behind",
         }

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use fanfare_model::InvalidStateChange;
+
 use crate::{EncryptionKeyFault, InvalidEndpoint, KeyId};
 
 /// A fault of the registry.
@@ -69,6 +71,9 @@ pub enum RegistryFault {
     /// The endpoint to be created is not acceptable.
     #[error("the endpoint is not acceptable")]
     Invalid(#[from] InvalidEndpoint),
+    /// The state of the endpoint cannot be changed so.
+    #[error("the state of the endpoint cannot be changed so")]
+    State(#[from] InvalidStateChange),
 }
 
 impl RegistryFault {
@@ -80,7 +85,8 @@ impl RegistryFault {
             | Self::NewerSchema { .. }
             | Self::OtherKey { .. }
             | Self::Damaged { .. }
-            | Self::Invalid(_) => false,
+            | Self::Invalid(_)
+            | Self::State(_) => false,
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fanfare_model::{
-    Endpoint, EndpointId, EndpointState, EventTypePattern, HeaderField, Rate, Schedule,
-    SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
+    DisableAfter, Endpoint, EndpointId, EndpointState, EventTypePattern, HeaderField, Rate,
+    Schedule, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
 };
 
 /// An endpoint to be created: everything but its id, its state and its times.
@@ -30,6 +30,8 @@ pub struct NewEndpoint {
     pub success: StatusSet,
     /// The statuses that mean that trying again is useless.
     pub permanent: StatusSet,
+    /// When failures in a row disable it.
+    pub disable_after: DisableAfter,
     /// Headers added to every request.
     pub headers: Vec<HeaderField>,
     /// The secrets that sign, newest first. One is generated when none is given.
@@ -63,6 +65,7 @@ impl NewEndpoint {
             schedule: Schedule::default(),
             success: StatusSet::success(),
             permanent: StatusSet::none(),
+            disable_after: DisableAfter::default(),
             headers: Vec::new(),
             secrets: Vec::new(),
         }
@@ -90,6 +93,7 @@ impl NewEndpoint {
             schedule: self.schedule,
             success: self.success,
             permanent: self.permanent,
+            disable_after: self.disable_after,
             headers: self.headers,
             secrets,
             created_at: now,

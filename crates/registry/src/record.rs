@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use fanfare_model::{
-    Endpoint, EndpointId, EndpointState, EventTypePattern, HeaderField, Rate, Schedule,
-    SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
+    DisableAfter, Endpoint, EndpointId, EndpointState, EventTypePattern, HeaderField, Rate,
+    Schedule, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
 };
 use jiff::fmt::serde::timestamp::microsecond;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,8 @@ struct OpenPart {
     schedule: Schedule,
     success: StatusSet,
     permanent: StatusSet,
+    #[serde(default)]
+    disable_after: DisableAfter,
 }
 
 /// Headers are sealed too: many carry a credential.
@@ -148,6 +150,7 @@ impl From<&Endpoint> for EndpointRecord {
                 schedule: endpoint.schedule.clone(),
                 success: endpoint.success.clone(),
                 permanent: endpoint.permanent.clone(),
+                disable_after: endpoint.disable_after,
             },
             secret: SecretPart {
                 headers: endpoint.headers.iter().map(header).collect(),
@@ -178,6 +181,7 @@ impl TryFrom<EndpointRecord> for Endpoint {
             schedule: record.settings.schedule,
             success: record.settings.success,
             permanent: record.settings.permanent,
+            disable_after: record.settings.disable_after,
             headers: headers
                 .map(|(name, value)| HeaderField::new(name, value))
                 .collect::<Result<_, _>>()?,
@@ -187,5 +191,19 @@ impl TryFrom<EndpointRecord> for Endpoint {
             created_at: record.created_at,
             updated_at: record.updated_at,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_an_earlier_release_still_read() {
+        let stored = r#"{"url":"https://example.com/","description":"","event_types":["*"],"rate":null,
+            "max_in_flight":16,"timeout_ms":15000,"schedule":[0,5],"success":"200-299","permanent":""}"#;
+        let read: OpenPart = serde_json::from_str(stored).unwrap();
+        assert_eq!(read.schedule.to_string(), "0s,5s");
+        assert_eq!(read.disable_after, DisableAfter::default());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanfare_model::{Endpoint, EndpointId, EndpointState, TenantId, Timestamp};
+use fanfare_model::{Endpoint, EndpointId, EndpointState, StateChange, TenantId, Timestamp};
 use serde_json::json;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -134,7 +134,27 @@ impl Registry {
             .map_err(failed("deleting an endpoint"))
     }
 
-    /// Pauses, resumes, disables or enables an endpoint. `Ok(None)` means that the tenant has none with this id.
+    /// Pauses, resumes, disables or enables an endpoint as asked for, and returns it as it is then. Where
+    /// there is nothing to change, nothing is. `Ok(None)` means that the tenant has none with this id.
+    pub async fn change_state(
+        &self,
+        tenant: &TenantId,
+        id: EndpointId,
+        change: StateChange,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<Option<Endpoint>, RegistryFault> {
+        let Some(endpoint) = self.endpoint(tenant, id).await? else {
+            return Ok(None);
+        };
+        let state = change.apply(&endpoint.state, now)?;
+        if state == endpoint.state {
+            return Ok(Some(endpoint));
+        }
+        self.set_state(tenant, id, state, actor, now).await
+    }
+
+    /// Gives an endpoint a state, whatever it had. `Ok(None)` means that the tenant has none with this id.
     pub async fn set_state(
         &self,
         tenant: &TenantId,

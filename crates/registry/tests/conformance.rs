@@ -82,9 +82,10 @@ async fn an_endpoint_reads_back_as_it_was_created(registry: &Registry) {
         rate: Some("50/s burst 10".parse().unwrap()),
         max_in_flight: 3,
         timeout: Duration::from_millis(1500),
-        schedule: Schedule::from_seconds(vec![0, 7]).unwrap(),
+        schedule: Schedule::exponential(5, 1.5, 60, 7, Some(600)).unwrap(),
         success: "200".parse().unwrap(),
         permanent: "400,404".parse().unwrap(),
+        disable_after: "10 failures or 1h".parse().unwrap(),
         headers: vec![HeaderField::new("authorization", "Bearer x").unwrap()],
         secrets: vec![SigningSecret::generate(), SigningSecret::generate()],
         ..new("t")

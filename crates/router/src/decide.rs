@@ -1,12 +1,13 @@
 //! Decides who is owed an event. Pure.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fanfare_model::{Delivery, Event, Jitter, Timestamp, TraceContext};
 use fanfare_registry::Snapshot;
 
 /// The deliveries that an event leads to: one for each endpoint of its tenant that wants its type.
 ///
+/// Events of Fanfare itself are owed to endpoints that name their type, not to those that want `*`.
 /// Paused and disabled endpoints are owed it as well; what becomes of their deliveries is the
 /// dispatcher's decision, made when their turn comes.
 pub(crate) fn deliveries(
@@ -15,13 +16,19 @@ pub(crate) fn deliveries(
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Vec<Delivery> {
+    // Whoever asked for everything asked for the tenant's events, not for news about its own endpoint.
+    let unasked = event.is_operational();
     snapshot
         .matching(&event.tenant, &event.event_type)
+        .filter(|endpoint| !unasked || endpoint.names(&event.event_type))
         .map(|endpoint| {
             let event = Arc::clone(event);
             let version = snapshot.version();
             let delivery = Delivery::new(event, endpoint.id, version, trace.clone(), now);
-            match endpoint.schedule.wait_after(0, Jitter::NONE) {
+            match endpoint
+                .schedule
+                .wait_after(0, Duration::ZERO, Jitter::NONE)
+            {
                 Some(first) if delivery.wait.is_none() && !first.is_zero() => {
                     delivery.waiting(now + first, now)
                 }
@@ -33,11 +40,9 @@ pub(crate) fn deliveries(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use fanfare_model::{
-        AttributeValue, DisabledReason, Endpoint, EndpointId, EndpointState, Schedule,
-        SigningSecret, StatusSet,
+        AttributeValue, DisableAfter, DisabledReason, Endpoint, EndpointId, EndpointState,
+        Schedule, SigningSecret, StatusSet,
     };
     use uuid::Uuid;
 
@@ -61,6 +66,7 @@ mod tests {
             schedule: Schedule::default(),
             success: StatusSet::success(),
             permanent: StatusSet::none(),
+            disable_after: DisableAfter::default(),
             headers: Vec::new(),
             secrets: vec![SigningSecret::generate()],
             created_at: at(0),
@@ -106,6 +112,23 @@ mod tests {
         check("t", "subscriber.deleted", &[2, 4]);
         check("u", "reward.unlocked", &[5]);
         check("v", "reward.unlocked", &[]);
+    }
+
+    #[test]
+    fn an_event_of_fanfare_itself_is_owed_to_endpoints_that_name_its_type() {
+        for (event_type, expected) in [("reward.unlocked", &[1, 3][..]), ("endpoint.disabled", &[])]
+        {
+            let source = Event::OPERATIONAL_SOURCE;
+            let event = Event::for_tests("t", source, "1", event_type, b"{}");
+            let ids: Vec<_> = owed(event)
+                .iter()
+                .map(|delivery| delivery.endpoint)
+                .collect();
+            let expected = expected
+                .iter()
+                .map(|n| EndpointId::from_uuid(Uuid::from_u128(*n)));
+            assert_eq!(ids, expected.collect::<Vec<_>>(), "{event_type}");
+        }
     }
 
     #[test]

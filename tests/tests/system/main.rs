@@ -5,5 +5,6 @@
 mod bad_events;
 mod bundles;
 mod delivery;
+mod failing;
 mod other_languages;
 mod waiting;

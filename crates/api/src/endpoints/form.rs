@@ -6,12 +6,19 @@ use std::{
 };
 
 use fanfare_model::{
-    DisabledReason, EgressPolicy, Endpoint, EndpointId, EndpointState, EventTypePattern,
-    HeaderField, Rate, Schedule, Secret, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
+    DisableAfter, DisabledReason, EgressPolicy, Endpoint, EndpointId, EndpointState,
+    EventTypePattern, HeaderField, Rate, Schedule, Secret, SigningSecret, StatusSet, TargetUrl,
+    TenantId, Timestamp,
 };
 use fanfare_registry::NewEndpoint;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{
+        ArrayBuilder, ObjectBuilder, OneOfBuilder, RefOr, Schema, SchemaFormat,
+        schema::{KnownFormat, Type},
+    },
+};
 
 use crate::problem::{Code, Problem};
 
@@ -39,8 +46,9 @@ pub(crate) struct EndpointForm {
     max_in_flight: Option<u16>,
     /// How many seconds one attempt may take in all: 1 to 30, 15 when absent.
     timeout: Option<f64>,
-    /// The waits before each attempt, in seconds: 1 to 50 of at most 30 days.
-    #[schema(value_type = Option<Vec<u64>>)]
+    /// The waits before each attempt, in seconds: 1 to 50 of at most 30 days; or waits that grow. The example
+    /// of the Standard Webhooks specification when absent.
+    #[schema(schema_with = schedule_schema)]
     schedule: Option<Schedule>,
     /// The statuses that mean success, such as `200,202`; `200-299` when absent.
     #[schema(value_type = Option<String>)]
@@ -48,6 +56,9 @@ pub(crate) struct EndpointForm {
     /// The statuses that mean that trying again is useless; none when absent.
     #[schema(value_type = Option<String>)]
     permanent: Option<StatusSet>,
+    /// When failures in a row disable it: after five days of them when absent, never when `{}`.
+    #[schema(value_type = Option<DisableRules>)]
+    disable_after: Option<DisableAfter>,
     /// Headers added to every request, at most 30. Their values are never shown again.
     headers: Option<BTreeMap<String, String>>,
     /// The secret that signs: `whsec_` and the base64 of 24 to 64 bytes. One is made when absent.
@@ -86,6 +97,7 @@ impl EndpointForm {
             schedule: self.schedule.unwrap_or(defaults.schedule),
             success: self.success.unwrap_or(defaults.success),
             permanent: self.permanent.unwrap_or(defaults.permanent),
+            disable_after: self.disable_after.unwrap_or(defaults.disable_after),
             headers: read_headers(&self.headers.unwrap_or_default())?,
             secrets: read_secret(self.secret.as_ref())?,
             tenant: defaults.tenant,
@@ -143,6 +155,60 @@ fn refused(field: &str, detail: &str) -> Problem {
     Problem::at(field, Code::InvalidRequest, detail)
 }
 
+/// When failures in a row disable an endpoint: by whichever rule applies first.
+#[derive(ToSchema)]
+#[schema(as = DisableAfter)]
+#[expect(
+    dead_code,
+    reason = "it describes `DisableAfter`, which is read and shown instead"
+)]
+struct DisableRules {
+    /// After this many failed attempts in a row.
+    #[schema(minimum = 1)]
+    consecutive_failures: Option<u32>,
+    /// When an attempt fails and none succeeded for this many seconds, at most 365 days.
+    #[schema(minimum = 1)]
+    failing_for: Option<u64>,
+}
+
+/// A list of seconds, or the members of an exponential schedule.
+fn schedule_schema() -> RefOr<Schema> {
+    let whole = |description| {
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+            .minimum(Some(0))
+            .description(description)
+    };
+    let factor = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .description(Some(
+            "By how much each wait is longer than the one before: 1 to 100.",
+        ));
+    let growing = ObjectBuilder::new()
+        .property(
+            "base",
+            whole(Some("Seconds from the first to the second attempt.")),
+        )
+        .property("factor", factor)
+        .property("cap", whole(Some("The longest wait, in seconds.")))
+        .property(
+            "attempts",
+            whole(Some("How many attempts there are: 1 to 50.")),
+        )
+        .property(
+            "window",
+            whole(Some(
+                "No attempt is scheduled later than this many seconds after the first failure.",
+            )),
+        );
+    let growing = ["base", "factor", "cap", "attempts"]
+        .into_iter()
+        .fold(growing, ObjectBuilder::required);
+    let listed = ArrayBuilder::new().items(whole(None::<&str>));
+    OneOfBuilder::new().item(listed).item(growing).into()
+}
+
 /// An endpoint, without what is secret.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Endpoint)]
@@ -172,8 +238,8 @@ pub(crate) struct ShownEndpoint {
     max_in_flight: u16,
     /// How many seconds one attempt may take in all.
     timeout: f64,
-    /// The waits before each attempt, in seconds.
-    #[schema(value_type = Vec<u64>)]
+    /// The waits before each attempt, in seconds; or waits that grow.
+    #[schema(schema_with = schedule_schema)]
     schedule: Schedule,
     /// The statuses that mean success.
     #[schema(value_type = String)]
@@ -181,6 +247,9 @@ pub(crate) struct ShownEndpoint {
     /// The statuses that mean that trying again is useless.
     #[schema(value_type = String)]
     permanent: StatusSet,
+    /// When failures in a row disable it.
+    #[schema(value_type = DisableRules)]
+    disable_after: DisableAfter,
     /// The names of the headers that are added to every request.
     header_names: Vec<String>,
     /// When it was created.
@@ -221,6 +290,7 @@ impl From<Endpoint> for ShownEndpoint {
             schedule: endpoint.schedule,
             success: endpoint.success,
             permanent: endpoint.permanent,
+            disable_after: endpoint.disable_after,
             header_names: endpoint
                 .headers
                 .iter()

@@ -25,7 +25,8 @@ fn everything() -> Value {
         "rate": "50/s burst 10",
         "max_in_flight": 4,
         "timeout": 2.5,
-        "schedule": [0, 60],
+        "schedule": {"base": 5, "factor": 1.5, "cap": 3600, "attempts": 12, "window": 259200},
+        "disable_after": {"consecutive_failures": 10},
         "success": "200,202",
         "permanent": "400-404",
         "headers": {"Authorization": "Bearer hush-hush"},
@@ -67,6 +68,14 @@ async fn what_is_left_out_has_its_default_and_a_secret_is_made() {
         ("timeout", json!(15.0)),
         ("success", json!("200-299")),
         ("permanent", json!("")),
+        (
+            "schedule",
+            json!([0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400]),
+        ),
+        (
+            "disable_after",
+            json!({"consecutive_failures": null, "failing_for": 432_000}),
+        ),
         ("header_names", json!([])),
     ] {
         assert_eq!(created[member], expected, "{member}");
@@ -102,6 +111,40 @@ async fn a_deleted_endpoint_is_gone_and_the_change_is_ascribed_to_the_key() {
     for entry in &audit {
         assert!(entry.actor.starts_with("key_"), "{}", entry.actor);
     }
+}
+
+#[tokio::test]
+async fn a_state_is_changed_as_asked_and_a_disabled_endpoint_is_enabled_only_on_purpose() {
+    let server = Server::without_broker().await;
+    let created = server.create(&everything()).await;
+    let path = created.headers()["location"].to_str().unwrap().to_owned();
+    for (action, status, state) in [
+        ("pause", 200, "paused"),
+        ("pause", 200, "paused"),
+        ("resume", 200, "active"),
+        ("disable", 200, "disabled"),
+        ("resume", 409, "disabled"),
+        ("pause", 409, "disabled"),
+        ("enable", 200, "active"),
+        ("enable", 200, "active"),
+    ] {
+        let response = server.call(Method::POST, &format!("{path}/{action}"));
+        let response = response.send().await.unwrap();
+        if status == 409 {
+            let (status, code, _) = problem(response).await;
+            assert_eq!((status, &*code), (409, "endpoint_disabled"), "{action}");
+        } else {
+            assert_eq!(response.status(), status, "{action}");
+            let answered: Value = response.json().await.unwrap();
+            assert_eq!(answered["state"], state, "{action}");
+        }
+        let shown: Value = server.get(&path).await.json().await.unwrap();
+        assert_eq!(shown["state"], state, "{action}");
+    }
+    let others = path.replace("/t/", "/u/");
+    let response = server.call(Method::POST, &format!("{others}/pause"));
+    let (status, code, _) = problem(response.send().await.unwrap()).await;
+    assert_eq!((status, &*code), (404, "no_such_endpoint"));
 }
 
 #[tokio::test]

@@ -124,6 +124,11 @@ async fn an_endpoint_that_is_not_accepted_is_refused_naming_the_member() {
         ("timeout", json!(31)),
         ("timeout", json!(-1)),
         ("schedule", json!([])),
+        (
+            "schedule",
+            json!({"base": 5, "factor": 2, "cap": 1, "attempts": 3}),
+        ),
+        ("disable_after", json!({"failing_for": 0})),
         ("success", json!("ok")),
         ("permanent", json!("99")),
         ("headers", json!([])),

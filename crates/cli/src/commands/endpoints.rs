@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::{Context, bail, ensure};
 use fanfare_broker::Broker;
 use fanfare_dispatcher::EgressSettings;
-use fanfare_model::{EgressPolicy, Endpoint, EndpointId, EndpointState, TenantId, Timestamp};
+use fanfare_model::{
+    EgressPolicy, Endpoint, EndpointId, EndpointState, StateChange, TenantId, Timestamp,
+};
 use fanfare_registry::{EndpointPage, NewEndpoint, Registry};
 use fanfare_wire::ControlMessage;
 use jiff::fmt::friendly::{Spacing, SpanPrinter};
@@ -14,7 +16,8 @@ use tokio::time;
 
 use super::broker::place;
 use crate::{
-    Config, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OutputFormat, Sources, clock,
+    Config, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OneEndpointArgs, OutputFormat,
+    Sources, clock,
     output::{self, Column, Row},
 };
 
@@ -32,6 +35,11 @@ pub(crate) async fn run(
     let settings = Config::load(sources)?.settings;
     let registry = Registry::open(&settings.registry).await?;
     let now = clock::system_clock().now();
+    let change = async |args: &OneEndpointArgs, change| {
+        let changed = change_state(&registry, args, change, now).await?;
+        output::note(&format!("{} is {}", changed.id, changed.state.name()))?;
+        announce(&registry, &settings, now).await
+    };
     match command {
         EndpointsCommand::Add(args) => {
             let created = Created(add(&registry, &settings.dispatcher.egress, args, now).await?);
@@ -51,6 +59,10 @@ pub(crate) async fn run(
             let endpoint = endpoint.with_context(|| nobody(&args.tenant, args.id))?;
             output::print_one(format, &Shown(endpoint))?;
         }
+        EndpointsCommand::Pause(args) => change(args, StateChange::Pause).await?,
+        EndpointsCommand::Resume(args) => change(args, StateChange::Resume).await?,
+        EndpointsCommand::Enable(args) => change(args, StateChange::Enable).await?,
+        EndpointsCommand::Disable(args) => change(args, StateChange::Disable).await?,
         EndpointsCommand::Remove(args) => {
             remove(&registry, &args.tenant, args.id, now).await?;
             output::note(&format!("removed {}", args.id))?;
@@ -85,6 +97,7 @@ async fn add(
         schedule: args.schedule.clone().unwrap_or(defaults.schedule),
         success: args.success.clone().unwrap_or(defaults.success),
         permanent: args.permanent.clone().unwrap_or(defaults.permanent),
+        disable_after: args.disable_after.unwrap_or(defaults.disable_after),
         headers: args.headers.clone(),
         secrets: args.secret.iter().cloned().collect(),
         tenant: defaults.tenant,
@@ -108,6 +121,18 @@ async fn list(
     let more = endpoints.len() > args.limit as usize;
     endpoints.truncate(args.limit as usize);
     Ok((endpoints.into_iter().map(Listed).collect(), more))
+}
+
+async fn change_state(
+    registry: &Registry,
+    OneEndpointArgs { tenant, id }: &OneEndpointArgs,
+    change: StateChange,
+    now: Timestamp,
+) -> anyhow::Result<Endpoint> {
+    let changed = registry
+        .change_state(tenant, *id, change, ACTOR, now)
+        .await?;
+    changed.with_context(|| nobody(tenant, *id))
 }
 
 async fn remove(
@@ -239,7 +264,7 @@ impl Row for Shown {
         },
         Column {
             name: "schedule",
-            value: |Self(endpoint)| schedule(endpoint).into(),
+            value: |Self(endpoint)| endpoint.schedule.to_string().into(),
         },
         Column {
             name: "success",
@@ -248,6 +273,10 @@ impl Row for Shown {
         Column {
             name: "permanent",
             value: |Self(endpoint)| endpoint.permanent.to_string().into(),
+        },
+        Column {
+            name: "disable_after",
+            value: |Self(endpoint)| endpoint.disable_after.to_string().into(),
         },
         Column {
             name: "header_names",
@@ -324,15 +353,6 @@ fn disabled(endpoint: &Endpoint) -> Option<(Value, Timestamp)> {
             Some((reason, *since))
         }
     }
-}
-
-/// The waits in the form that `--schedule` takes.
-fn schedule(endpoint: &Endpoint) -> String {
-    let seconds = endpoint.schedule.seconds().iter();
-    let waits: Vec<String> = seconds
-        .map(|wait| friendly(Duration::from_secs(*wait)))
-        .collect();
-    waits.join(",")
 }
 
 fn friendly(duration: Duration) -> String {

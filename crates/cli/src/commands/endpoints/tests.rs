@@ -80,6 +80,7 @@ async fn an_endpoint_is_added_as_asked_and_shown_without_its_secrets() {
             "--success=200",
             "--permanent=400,422",
             "--header=Authorization: Bearer hunter2",
+            "--disable-after=10 failures or 1h",
             "--max-in-flight=3",
             "--description=the shop",
             &format!("--secret={secret}"),
@@ -103,6 +104,7 @@ async fn an_endpoint_is_added_as_asked_and_shown_without_its_secrets() {
         ("schedule", json!("0s,5s,2h30m")),
         ("success", json!("200")),
         ("permanent", json!("400,422")),
+        ("disable_after", json!("10 failures or 1h")),
         ("header_names", json!(["authorization"])),
         ("created_at", json!("2026-11-23T12:00:00Z")),
     ] {
@@ -122,7 +124,7 @@ async fn an_endpoint_is_added_as_asked_and_shown_without_its_secrets() {
 async fn the_schedule_is_shown_in_the_form_that_is_asked_for() {
     let fixture = fixture().await;
     let first = fixture.add(&["--url=https://example.com"]).await.unwrap();
-    let shown = schedule(&first);
+    let shown = first.schedule.to_string();
     assert_eq!(shown, "0s,5s,5m,30m,2h,5h,10h,14h,20h,24h");
     let again = format!("--schedule={shown}");
     let second = fixture
@@ -180,6 +182,26 @@ async fn a_list_says_when_there_is_more() {
     let (some, more) = fixture.listed(None, 1).await;
     assert_eq!((some.len(), more), (1, true));
     assert_eq!(fixture.listed(Some("u"), 10).await, (Vec::new(), false));
+}
+
+#[tokio::test]
+async fn a_state_is_changed_as_asked() {
+    let fixture = fixture().await;
+    let Endpoint { tenant, id, .. } = fixture.add(&["--url=https://example.com"]).await.unwrap();
+    let mut args = OneEndpointArgs { tenant, id };
+    for (change, expected) in [
+        (StateChange::Pause, "paused"),
+        (StateChange::Resume, "active"),
+        (StateChange::Disable, "disabled"),
+        (StateChange::Enable, "active"),
+    ] {
+        let changed = change_state(&fixture.registry, &args, change, now()).await;
+        assert_eq!(changed.unwrap().state.name(), expected, "{change:?}");
+    }
+    args.tenant = "u".parse().unwrap();
+    let fault = change_state(&fixture.registry, &args, StateChange::Pause, now()).await;
+    let expected = format!("tenant `u` has no endpoint {id}");
+    assert_eq!(fault.unwrap_err().to_string(), expected);
 }
 
 #[tokio::test]
