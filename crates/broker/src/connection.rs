@@ -1,5 +1,6 @@
 //! One supervised connection: connects, watches, and connects again for as long as it takes.
 //!
+//! A process has few of them, because lapin gives each a thread and buffers of some megabytes.
 //! lapin can recover a connection by itself; we do not use that. Every new connection is a new epoch
 //! here, so that whoever holds something of an old one (a delivery tag, an unconfirmed publish) knows.
 

@@ -313,6 +313,9 @@ impl Feed {
     }
 
     /// Tells the broker what is settled; returns when it is written, not when it is handled.
+    ///
+    /// By channel and tag: `Delivery::ack` answers `false`, not an error, for a channel that is gone.
+    /// Here the epoch has sorted those out, and a channel that fails meanwhile is an error.
     async fn tell(&mut self, epoch: u64) -> lapin::Result<()> {
         let current = self
             .untold
