@@ -151,12 +151,12 @@ async fn dispatch(
     abort: &CancellationToken,
 ) -> usize {
     let unfinished = Arc::new(AtomicUsize::new(0));
-    let budget = Arc::new(Semaphore::new(kibibytes(
-        dispatcher.settings.memory_budget as usize,
-    )));
+    let whole_budget = kibibytes(dispatcher.settings.memory_budget as usize);
+    let budget = Arc::new(Semaphore::new(whole_budget));
     let in_hand = TaskTracker::new();
     while let Some(message) = inbox.next_until(shutdown).await {
-        let size = kibibytes(message.envelope.body.len()).min(budget.available_permits().max(1));
+        // One that is larger than the budget goes alone.
+        let size = kibibytes(message.envelope.body.len()).min(whole_budget);
         let size = u32::try_from(size).expect("the budget has 32 bits");
         let reserved = Arc::clone(&budget).acquire_many_owned(size).await;
         let reserved = reserved.expect("the budget is never closed");
