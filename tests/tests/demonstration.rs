@@ -26,7 +26,7 @@ fn the_demonstration_ends_by_itself_and_leaves_no_process_behind() {
     let lines = |part: &str| shown.lines().filter(|line| line.contains(part)).count();
     // Nine notifications at `crm`, three at `rewards`, three attempts at `broken`.
     assert_eq!(lines("signature verified"), 15, "{shown}");
-    assert_eq!(lines("answered 500"), 3, "{shown}");
+    assert_eq!(lines("verified, answered 500"), 3, "{shown}");
     for part in [
         "x-fanfare-reason",
         "exhausted",
