@@ -9,7 +9,7 @@ help: ## List the targets.
 run: ## Build Fanfare and show it at work on a private RabbitMQ; EXIT=1 ends after the demonstration.
 	@deploy/prerequisites.sh && cargo build --release --locked -p fanfare-cli && exec target/release/fanfare dev $(if $(filter 1,$(EXIT)),--exit)
 
-test: ## Run all tests against RabbitMQ 3.10 and 4.3, which it installs and starts.
+test: ## Run all tests against RabbitMQ 3.10 and 4.3 and PostgreSQL, which it installs and starts.
 	@deploy/prerequisites.sh && tests/run.sh
 
 check: check-format check-lints ## Check the format and the lints.
@@ -23,5 +23,6 @@ check-lints: ## Check the lints alone.
 bench: ## Measure on RabbitMQ 4.3 and 3.10.
 	@tests/bench.sh
 
-clean-nodes: ## Stop the RabbitMQ nodes under target/ and remove their data.
+clean-nodes: ## Stop the RabbitMQ nodes and PostgreSQL servers under target/ and remove their data.
 	@find target -maxdepth 4 -name identity -printf '%h\n' 2>/dev/null | while read -r node; do deploy/rabbitmq/node.sh stop "$$node" && rm -rf "$$node"; done
+	@find target -maxdepth 4 -name postgres.identity -printf '%h\n' 2>/dev/null | while read -r server; do deploy/postgres/server.sh stop "$$server" && rm -rf "$$server"; done

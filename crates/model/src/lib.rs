@@ -7,6 +7,7 @@
 //! [`Delivery`]; an attempt has an [`Outcome`]; the outcome leads to a [`Settlement`].
 
 mod clock;
+mod database;
 mod dead_letter;
 mod delivery;
 mod disable;
@@ -26,6 +27,7 @@ mod state_change;
 mod statuses;
 
 pub use clock::Clock;
+pub use database::{DatabaseLocation, InvalidDatabaseLocation, PostgresUrl};
 pub use dead_letter::DeadLetter;
 pub use delivery::{Delivery, Failure, FailureHistory, TraceContext, Wait};
 pub use disable::{DisableAfter, InvalidDisableAfter};

@@ -1,10 +1,12 @@
-//! What tests need: a private virtual host, a node to crash, a receiver, a ledger.
+//! What tests need: a private virtual host or database, a node or server to crash, a receiver, a ledger.
 //!
-//! A development dependency only. With no broker at hand a test fails and says which command starts
-//! one; nothing is skipped.
+//! A development dependency only. With no broker or database server at hand a test fails and says which
+//! command starts one; nothing is skipped.
 
 mod amqp;
 mod broker;
+mod database;
+mod database_server;
 mod eventually;
 mod ledger;
 mod node;
@@ -12,6 +14,8 @@ mod receiver;
 
 pub use amqp::{PlainAmqp, Taken};
 pub use broker::{TestBroker, Version};
+pub use database::TestDatabase;
+pub use database_server::DatabaseServer;
 pub use eventually::eventually;
 pub use ledger::{Ledger, LedgerReport};
 pub use node::Node;
