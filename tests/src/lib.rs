@@ -1,9 +1,11 @@
 //! The whole program in process, for the tests in this package.
 
+mod fleet;
 mod pipeline;
 mod program;
 mod python;
 
+pub use fleet::{Fleet, Member, open_registry};
 pub use pipeline::{PATIENCE, Pipeline};
 pub use program::{Program, fanfare_binary};
 pub use python::python;

@@ -357,13 +357,29 @@ impl Feed {
         }
     }
 
-    /// Cancels, hands back what the broker had sent already, tells the last verdicts, and closes the channel.
+    /// Tells what is settled, cancels, hands back what the broker had sent already, and closes the channel.
+    ///
+    /// The acknowledgements go before the cancel. While 32 commands to a queue are under way, a channel of
+    /// RabbitMQ keeps further settlements to itself, and forgets them when it closes (`SOFT_LIMIT` in
+    /// `rabbit_fifo_client.erl`); the next owner would repeat what they were about. A cancel is answered when the queue
+    /// has handled everything before it. What is only handed back may be forgotten: it goes back anyway.
     async fn finish(
         &mut self,
         epoch: u64,
         verdicts: mpsc::Sender<Verdict>,
         mut given: mpsc::Receiver<Verdict>,
     ) {
+        while let Ok(verdict) = given.try_recv() {
+            self.untold.push(verdict);
+        }
+        let all = std::mem::take(&mut self.untold).into_iter();
+        let (settled, back) = all.partition(|v| v.verb == Verb::Acknowledge);
+        self.untold = settled;
+        if let Err(error) = self.tell(epoch).await {
+            error!(%error, "the last acknowledgements were not sent; these messages repeat");
+            return;
+        }
+        self.untold = back;
         let tag = self.consumer.tag();
         if let Err(error) = self
             .channel
@@ -381,15 +397,25 @@ impl Feed {
         drop(verdicts);
         loop {
             if let Err(error) = self.tell(epoch).await {
-                error!(%error, "the last acknowledgements were not sent; these messages repeat");
+                error!(%error, "the last messages were not handed back in order");
                 return;
             }
             if given.recv_many(&mut self.untold, 1024).await == 0 {
                 break;
             }
         }
-        // The close is answered after everything sent before it, so the acknowledgements arrived.
-        if let Err(error) = self.channel.close(200, "closing".into()).await {
+        self.close().await;
+    }
+
+    async fn close(&self) {
+        // Up to 3.13 a cancel does not pass on what the channel kept to itself; the channel does so when it
+        // hears of the commands before it, which it has by the time of another answer.
+        let again = self.channel.basic_qos(1, BasicQosOptions::default());
+        let closed = async {
+            again.await?;
+            self.channel.close(200, "closing".into()).await
+        };
+        if let Err(error) = closed.await {
             warn!(%error, "a channel was not closed in order");
         }
     }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use fanfare_producer::Producer;
 use fanfare_testkit::{Behaviour, Ledger, Receiver, TestBroker, Version, eventually};
-use fanfare_tests::{Program, on_each_rabbitmq};
+use fanfare_tests::{Program, on_each_rabbitmq, open_registry};
 use futures_util::{StreamExt as _, stream};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tempfile::TempDir;
 
-use crate::support::{enter_arrivals, event, register, registry};
+use crate::support::{enter_arrivals, event, register};
 
 on_each_rabbitmq!(killing_router_and_dispatcher_loses_nothing);
 
@@ -62,7 +62,7 @@ async fn killing_router_and_dispatcher_loses_nothing(version: Version) {
 }
 
 async fn register_all(home: &TempDir, receiver: &Receiver) {
-    let registry = registry(home).await;
+    let registry = open_registry(home).await;
     for path in ENDPOINTS {
         receiver.behave(path, Behaviour::slow(Duration::from_millis(50)));
         register(&registry, &receiver.url(path), 64).await;

@@ -6,6 +6,7 @@
 )]
 
 mod broker_outage;
+mod hand_over;
 mod kills;
 mod restart;
 mod support;

@@ -2,9 +2,8 @@
 
 use fanfare_model::{Event, TenantId};
 use fanfare_producer::EventBuilder;
-use fanfare_registry::{NewEndpoint, Registry, Settings as RegistrySettings};
+use fanfare_registry::{NewEndpoint, Registry};
 use fanfare_testkit::{Ledger, Receiver, wall_clock};
-use tempfile::TempDir;
 
 /// The event with this number.
 pub(crate) fn event(number: usize) -> Event {
@@ -13,16 +12,6 @@ pub(crate) fn event(number: usize) -> Event {
         .json(format!(r#"{{"number":{number}}}"#).as_bytes())
         .build()
         .expect("the event is valid")
-}
-
-/// The registry that a `Program` in the same home uses.
-pub(crate) async fn registry(home: &TempDir) -> Registry {
-    let settings = RegistrySettings {
-        database: home.path().join("fanfare.db"),
-        encryption_key: Some("07".repeat(32).into()),
-        ..RegistrySettings::default()
-    };
-    Registry::open(&settings).await.expect("the registry opens")
 }
 
 /// Registers an endpoint that wants everything.

@@ -17,6 +17,7 @@ on_every_version! {
     a_queue_that_is_deleted_is_subscribed_again_once_it_is_back
     closing_hands_back_what_was_not_received
     closing_waits_for_what_is_still_being_handled
+    closing_takes_every_acknowledgement_along
     a_shutdown_ends_the_wait_for_messages
     announcements_reach_every_process
 }
@@ -149,6 +150,32 @@ async fn closing_waits_for_what_is_still_being_handled(version: Version) {
     tokio::join!(inbox.close(), settle_after_the_hand_over);
     other.close().await;
     assert_eq!(broker.depth(&queue).await.unwrap(), 0);
+    broker.close().await;
+}
+
+async fn closing_takes_every_acknowledgement_along(version: Version) {
+    let host = TestBroker::new(version);
+    let broker = connected_to(&host).await;
+    let queue = broker.topology().delivery_queue(partition(&broker));
+    fill(&broker, 300).await;
+    let mut inbox = inbox_of_partition(&broker, 300);
+    let held = take(&mut inbox, 300).await;
+    // With every other one unsettled, each acknowledgement is a command of its own.
+    let (mut settled, mut back) = (Vec::new(), Vec::new());
+    for (number, message) in held.into_iter().enumerate() {
+        let side = if number % 2 == 0 {
+            &mut settled
+        } else {
+            &mut back
+        };
+        side.push(message);
+    }
+    for message in settled {
+        message.receipt.settle();
+    }
+    drop(back);
+    inbox.close().await;
+    depth_becomes(&broker, &queue, 150).await;
     broker.close().await;
 }
 
