@@ -1,0 +1,170 @@
+//! A lane as its dispatcher sees it.
+
+use fanfare_model::{DisabledReason, Event, TraceContext};
+
+use super::*;
+use crate::{
+    breaker::Change,
+    decide,
+    request::tests::{at, endpoint},
+};
+
+fn delivery() -> Delivery {
+    let event = Arc::new(Event::for_tests("t", "s", "1", "a", b"{}"));
+    let id = endpoint("https://example.com/").id;
+    Delivery::new(event, id, 1, TraceContext::default(), at(0))
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_are_in_flight_than_the_endpoint_allows() {
+    let lane = Arc::new(Lane::new());
+    let endpoint = Endpoint {
+        max_in_flight: 2,
+        ..endpoint("https://example.com/")
+    };
+    let newcomer = delivery();
+    let enter = || lane.enter(&newcomer, &endpoint, || at(100));
+    let Entry::Go(first) = enter().await else {
+        panic!("the first has a place")
+    };
+    let Entry::Go(_second) = enter().await else {
+        panic!("the second has a place")
+    };
+    // With the clock paused, the wait for a place ends at once: nothing else can happen.
+    let Entry::Defer { until, why } = enter().await else {
+        panic!("the third has none")
+    };
+    assert_eq!(why, DeferReason::OverShare);
+    assert!(until >= at(101));
+    drop(first);
+    let back = delivery().waiting(until, at(100));
+    let entry = lane.enter(&back, &endpoint, || at(102)).await;
+    assert!(matches!(entry, Entry::Go(_)));
+}
+
+#[tokio::test]
+async fn a_slow_rate_defers_to_slots_one_interval_apart() {
+    let lane = Arc::new(Lane::new());
+    let endpoint = Endpoint {
+        rate: Some("1/min".parse().unwrap()),
+        ..endpoint("https://example.com/")
+    };
+    let enter = async || lane.enter(&delivery(), &endpoint, || at(100)).await;
+    assert!(matches!(enter().await, Entry::Go(_)));
+    for slot in [160, 220, 280] {
+        let Entry::Defer { until, why } = enter().await else {
+            panic!("over the rate")
+        };
+        assert_eq!((until, why), (at(slot), DeferReason::OverRate));
+    }
+}
+
+#[tokio::test]
+async fn a_rate_goes_on_where_another_owner_left_it() {
+    let endpoint = Endpoint {
+        rate: Some("1/min".parse().unwrap()),
+        ..endpoint("https://example.com/")
+    };
+    for (last_start, goes) in [(None, true), (Some(at(30)), true), (Some(at(70)), false)] {
+        let delivery = Delivery {
+            last_start,
+            ..delivery()
+        };
+        let entry = Arc::new(Lane::new())
+            .enter(&delivery, &endpoint, || at(100))
+            .await;
+        assert_eq!(matches!(entry, Entry::Go(_)), goes, "{last_start:?}");
+    }
+}
+
+fn answered(status: u16) -> Outcome {
+    Outcome::Answered {
+        status,
+        retry_after: None,
+    }
+}
+
+async fn attempt(lane: &Arc<Lane>, endpoint: &Endpoint, status: u16, second: i64) -> Turn {
+    lane.view(endpoint, at(second));
+    match lane.enter(&delivery(), endpoint, || at(second)).await {
+        Entry::Go(place) => lane.conclude(place, endpoint, &answered(status), at(second)),
+        Entry::Defer { until, why } => panic!("{why:?} until {until}"),
+    }
+}
+
+#[tokio::test]
+async fn an_open_circuit_sends_everyone_to_a_slot_of_its_own_and_lets_one_probe_through() {
+    let (lane, endpoint) = (Arc::new(Lane::new()), endpoint("https://example.com/"));
+    for _ in 0..7 {
+        let turn = attempt(&lane, &endpoint, 503, 100).await;
+        assert_eq!(turn, Turn::default());
+    }
+    let until = at(105);
+    let turn = attempt(&lane, &endpoint, 503, 100).await;
+    assert_eq!(turn.circuit, Some(Change::Opened { until }));
+    let view = lane.view(&endpoint, at(100));
+    assert_eq!(view.open_until, Some(until));
+
+    let deferred = decide::before_attempt(&delivery(), &endpoint, view, at(100)).unwrap();
+    let slots: Vec<_> = (0..100)
+        .map(|_| {
+            let spread = lane.spread(deferred.clone(), &endpoint, at(100));
+            let Settlement::Defer { until, .. } = spread else {
+                panic!("{spread:?}")
+            };
+            until
+        })
+        .collect();
+    assert!(
+        slots[0] > until && slots.is_sorted_by(|a, b| a < b),
+        "{slots:?}"
+    );
+
+    let back = delivery().waiting(until, at(100));
+    let enter = async || lane.enter(&back, &endpoint, || at(106)).await;
+    // A probe that is not made leaves its turn to the next.
+    let Entry::Go(dropped) = enter().await else {
+        panic!("the probe goes")
+    };
+    drop(dropped);
+    let Entry::Go(probe) = enter().await else {
+        panic!("the next probe goes")
+    };
+    let Entry::Defer { why, .. } = enter().await else {
+        panic!("a second one goes beside the probe")
+    };
+    assert_eq!(why, DeferReason::CircuitOpen);
+    let turn = lane.conclude(probe, &endpoint, &answered(200), at(107));
+    assert_eq!(turn.circuit, Some(Change::Closed { since: at(100) }));
+    assert!(matches!(enter().await, Entry::Go(_)));
+}
+
+#[tokio::test]
+async fn an_endpoint_is_given_up_once_and_a_change_is_a_new_beginning() {
+    for (rules, statuses, expected) in [
+        ("never", &[410][..], Some(DisabledReason::Gone)),
+        ("2 failures", &[404, 404], Some(DisabledReason::Failing)),
+        ("2 failures", &[404, 200, 404], None),
+        ("never", &[404, 404, 404], None),
+    ] {
+        let lane = Arc::new(Lane::new());
+        let before = Endpoint {
+            disable_after: rules.parse().unwrap(),
+            ..endpoint("https://example.com/")
+        };
+        let mut last = None;
+        for status in statuses {
+            last = attempt(&lane, &before, *status, 100).await.disable;
+        }
+        assert_eq!(last, expected, "{rules} {statuses:?}");
+        assert_eq!(lane.view(&before, at(100)).given_up, expected);
+        let again = attempt(&lane, &before, 410, 100).await.disable;
+        let told = expected.is_none().then_some(DisabledReason::Gone);
+        assert_eq!(again, told, "told once: {rules} {statuses:?}");
+        let after = Endpoint {
+            updated_at: before.updated_at + Duration::from_secs(1),
+            ..before
+        };
+        assert_eq!(lane.view(&after, at(100)), LaneView::default());
+    }
+}
