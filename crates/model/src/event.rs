@@ -228,6 +228,13 @@ impl AttributeValue {
             Self::Binary(value) => Cow::Owned(STANDARD.encode(value)),
         }
     }
+
+    /// Bytes from their canonical string encoding.
+    pub fn from_base64(text: &str) -> Option<Self> {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let bytes = STANDARD.decode(text).ok()?;
+        Some(Self::Binary(bytes.into()))
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod egress;
 mod endpoint;
 mod event;
 mod ids;
+mod journal;
 mod outcome;
 mod partition;
 mod pattern;
@@ -35,6 +36,10 @@ pub use egress::{BlockedAddress, BlockedTarget, EgressPolicy, TargetUrl, TargetU
 pub use endpoint::{DisabledReason, Endpoint, EndpointState, HeaderField, HeaderFieldError};
 pub use event::{AttributeValue, Event, EventTime, EventType, InvalidAttribute};
 pub use ids::{DeliveryId, EndpointId, InvalidId, TenantId};
+pub use journal::{
+    ActedDelivery, AttemptRecord, DeliveryAction, DeliveryState, EventKey, HandledDelivery,
+    JournalBatch, JournalEntry, JournalWriterId, JournalledAttempts, OwedDelivery, RoutedEvent,
+};
 pub use outcome::{FailureClass, Outcome};
 pub use partition::{Partition, PartitionCount, PartitionKey};
 pub use pattern::{EventTypePattern, InvalidPattern};

@@ -95,6 +95,11 @@ const CLASS_NAMES: [(FailureClass, &str); 15] = [
 ];
 
 impl FailureClass {
+    /// Every class.
+    pub fn all() -> impl Iterator<Item = Self> {
+        CLASS_NAMES.into_iter().map(|(class, _)| class)
+    }
+
     /// The name in metrics, headers and history.
     pub fn name(self) -> &'static str {
         CLASS_NAMES

@@ -1,0 +1,34 @@
+//! The recorder and the history: what was routed, attempted and settled.
+//!
+//! Routers and dispatchers write numbered batches to the stream `journal`. The recorder writes them to the
+//! store, each exactly once: the offset in the stream is compared and set in the same transaction.
+//! [`History`] answers questions about it, and is never on the path of a delivery.
+//!
+//! What is missing is known: the numbers of batches show gaps, and a delivery whose outcome may have been
+//! lost is shown as unknown.
+
+mod history;
+mod records;
+mod search;
+
+mod record;
+mod retention;
+mod take_in;
+mod writers;
+
+mod rows;
+mod statement;
+mod store;
+
+mod error;
+mod settings;
+
+pub use error::HistoryFault;
+pub use history::History;
+pub use record::{Counts, MissingOffsets, Portion, Recorded};
+pub use records::{
+    AttemptEntry, Cursor, DeliveryGroup, DeliveryRecord, EventHistory, EventRecord, FeedCursor,
+    FeedEntry, Gap, GapKind, InvalidCursor, LastFailure, OwedEvent, Progress,
+};
+pub use search::{AttemptFilter, DeliveryFilter, EventFilter, OutcomeFilter, Page, StateFilter};
+pub use settings::Settings;
