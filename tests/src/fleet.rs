@@ -72,7 +72,7 @@ impl Member {
 /// The registry that whoever has this home uses.
 pub async fn open_registry(home: &TempDir) -> Registry {
     let settings = RegistrySettings {
-        database: home.path().join("fanfare.db"),
+        database: home.path().join("fanfare.db").into(),
         encryption_key: Some("07".repeat(32).into()),
         ..RegistrySettings::default()
     };

@@ -159,7 +159,7 @@ pub(crate) fn config(broker: BrokerSettings, home: &TempDir) -> Config {
         broker,
         ..Config::default()
     };
-    config.registry.database = home.path().join("fanfare.db");
+    config.registry.database = home.path().join("fanfare.db").into();
     config.registry.encryption_key = Some(Secret::new("07".repeat(32)));
     config.api.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.dispatcher.id = "test".to_owned();

@@ -143,7 +143,7 @@ mod tests {
     async fn a_key_verified_lately_outlives_the_store_for_five_minutes() {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings {
-            database: folder.path().join("fanfare.db"),
+            database: folder.path().join("fanfare.db").into(),
             encryption_key: Some(Secret::new("a".repeat(64))),
             ..Settings::default()
         };

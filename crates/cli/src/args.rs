@@ -10,6 +10,8 @@ use fanfare_model::{
 };
 use jiff::fmt::friendly::SpanParser;
 
+use crate::Moment;
+
 /// Turns events published to RabbitMQ into signed webhooks.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "fanfare", version)]
@@ -55,6 +57,10 @@ pub enum Command {
     /// Look at the deliveries that were given up on
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Show who changed what
+    Audit(AuditArgs),
+    /// Bring the databases up to the schema of this release
+    Migrate(MigrateArgs),
     /// Print everything that Fanfare declares in RabbitMQ
     #[command(args_conflicts_with_subcommands = true)]
     Topology {
@@ -306,6 +312,43 @@ pub enum DeadLettersCommand {
     },
 }
 
+/// Arguments of `fanfare audit`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AuditArgs {
+    /// Only what concerns this tenant
+    #[arg(long)]
+    pub tenant: Option<TenantId>,
+    /// Only what this caller did, such as `cli` or the id of an API key
+    #[arg(long)]
+    pub actor: Option<String>,
+    /// Only this action, such as `endpoint.create`, or all that begin so: `endpoint`
+    #[arg(long)]
+    pub action: Option<String>,
+    /// Only what was done to this id
+    #[arg(long, value_name = "ID")]
+    pub subject: Option<String>,
+    /// Only what was done since then: a time, a day, or how long ago (`3d`)
+    #[arg(long, value_name = "MOMENT")]
+    pub since: Option<Moment>,
+    /// Only what was done before then
+    #[arg(long, value_name = "MOMENT")]
+    pub until: Option<Moment>,
+    /// Only what came before the entry with this number
+    #[arg(long, value_name = "NUMBER")]
+    pub before: Option<i64>,
+    /// How many at most
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+}
+
+/// Arguments of `fanfare migrate`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct MigrateArgs {
+    /// Show what is pending, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// The commands of `fanfare topology`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum TopologyCommand {
@@ -412,6 +455,7 @@ mod tests {
             "fanfare endpoints add --tenant t --url https://example.com --success 20x",
             "fanfare endpoints list --limit 0",
             "fanfare dead-letters list --limit 1001",
+            "fanfare audit --since tuesday",
             "fanfare topology --markdown check",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -1,5 +1,6 @@
 //! The commands that an operator or a developer runs.
 
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -8,6 +9,7 @@ pub(crate) mod dev;
 pub(crate) mod endpoints;
 pub(crate) mod keys;
 pub(crate) mod listen;
+pub(crate) mod migrate;
 pub(crate) mod publish;
 pub(crate) mod serve;
 pub(crate) mod topology;

@@ -6,6 +6,7 @@ mod args;
 mod clock;
 mod commands;
 mod config;
+mod moment;
 mod output;
 mod pretty;
 mod receiver;
@@ -14,10 +15,11 @@ mod signals;
 mod wiring;
 
 pub use args::{
-    Args, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs,
-    EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, KeysCommand, ListenArgs,
+    Args, AuditArgs, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs,
+    EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, KeysCommand, ListenArgs, MigrateArgs,
     OneEndpointArgs, OutputFormat, PublishArgs, Role, ServeArgs, TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
+pub use moment::Moment;
 pub use run::run;
 pub use wiring::{Ending, Fanfare, Stop};

@@ -25,6 +25,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => {
             commands::dead_letters::run(args.output, command, &sources()).await?;
         }
+        Command::Audit(audit) => commands::audit::run(args.output, audit, &sources()).await?,
+        Command::Migrate(migrate) => {
+            commands::migrate::run(args.output, migrate, &sources()).await?;
+        }
         Command::Topology { markdown: true, .. } => commands::topology::print_page()?,
         Command::Topology { command, .. } => {
             return commands::topology::run(args.output, command.as_ref(), &sources()).await;

@@ -215,14 +215,16 @@ impl Reports {
         match self.registry.endpoint(tenant, id).await? {
             // An earlier try was carried out and its answer lost.
             Some(stored) if stored.state == wanted => {}
-            Some(stored) if stored.updated_at == *as_of => {
+            Some(_) => {
                 let now = self.clock.now();
-                let changed = self.registry.set_state(tenant, id, wanted, ACTOR, now);
+                let changed = self
+                    .registry
+                    .replace_state(tenant, id, *as_of, wanted, ACTOR, now);
                 if changed.await?.is_none() {
                     return Ok(false);
                 }
             }
-            Some(_) | None => return Ok(false),
+            None => return Ok(false),
         }
         self.snapshots.nudge();
         self.metrics.disabled(reason);
@@ -293,7 +295,7 @@ mod tests {
         let (here, away) = (home.path().join("here"), home.path().join("away"));
         fs::create_dir(&here).unwrap();
         let settings = fanfare_registry::Settings {
-            database: here.join("fanfare.db"),
+            database: here.join("fanfare.db").into(),
             encryption_key: Some(Secret::new("a".repeat(64))),
             ..fanfare_registry::Settings::default()
         };
@@ -347,7 +349,7 @@ mod tests {
     async fn more_events_than_can_wait_are_not_kept() {
         let home = tempfile::tempdir().unwrap();
         let settings = fanfare_registry::Settings {
-            database: home.path().join("fanfare.db"),
+            database: home.path().join("fanfare.db").into(),
             encryption_key: Some(Secret::new("a".repeat(64))),
             ..fanfare_registry::Settings::default()
         };

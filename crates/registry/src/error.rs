@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use fanfare_model::InvalidStateChange;
+use fanfare_model::{DatabaseLocation, InvalidStateChange};
 
 use crate::{EncryptionKeyFault, InvalidEndpoint, KeyId};
 
@@ -13,22 +13,21 @@ pub enum RegistryFault {
     #[error("the registry has no usable encryption key")]
     EncryptionKey(#[from] EncryptionKeyFault),
     /// The database cannot be opened, at least not now.
-    #[error("opening the registry `{}`", path.display())]
+    #[error("opening the registry `{location}`")]
     Unavailable {
         /// The database.
-        path: PathBuf,
+        location: DatabaseLocation,
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The database was changed by a later release, which this one would damage.
     #[error(
-        "the registry `{}` was written by a newer release (schema {found}, this one knows {known}): \
-         upgrade, or restore a backup from before",
-        path.display()
+        "the registry `{location}` was written by a newer release (schema {found}, this one knows \
+         {known}): upgrade, or restore a backup from before"
     )]
     NewerSchema {
         /// The database.
-        path: PathBuf,
+        location: DatabaseLocation,
         /// The schema that was found.
         found: i64,
         /// The newest schema that this release knows.
@@ -74,13 +73,19 @@ pub enum RegistryFault {
     /// The state of the endpoint cannot be changed so.
     #[error("the state of the endpoint cannot be changed so")]
     State(#[from] InvalidStateChange),
+    /// Others changed the endpoint again and again while this change was made.
+    #[error("others keep changing the endpoint")]
+    Contended,
 }
 
 impl RegistryFault {
     /// Whether the same call may succeed later without anyone changing anything here.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::Query { .. } | Self::SnapshotFile { .. } => true,
+            Self::Unavailable { .. }
+            | Self::Query { .. }
+            | Self::SnapshotFile { .. }
+            | Self::Contended => true,
             Self::EncryptionKey(_)
             | Self::NewerSchema { .. }
             | Self::OtherKey { .. }

@@ -17,6 +17,10 @@ mod api_key;
 mod audit;
 mod new_endpoint;
 mod record;
+
+mod backend;
+mod migration;
+mod postgres;
 mod sqlite;
 
 mod freshness;
@@ -27,10 +31,11 @@ mod error;
 mod file;
 
 pub use api_key::{ApiKey, ApiKeyId, NewApiKey};
-pub use audit::AuditEntry;
+pub use audit::{AuditEntry, AuditPage};
 pub use cipher::{EncryptionKey, EncryptionKeyFault, KeyId};
 pub use error::RegistryFault;
 pub use freshness::{Snapshots, keep_fresh};
+pub use migration::{MigrationStep, migrate, migrations};
 pub use new_endpoint::{InvalidEndpoint, NewEndpoint};
 pub use settings::Settings;
 pub use snapshot::Snapshot;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use fanfare_model::Secret;
+use fanfare_model::{DatabaseLocation, Secret};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{EncryptionKey, EncryptionKeyFault};
@@ -11,8 +11,8 @@ use crate::{EncryptionKey, EncryptionKeyFault};
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// The SQLite file. It is made, readable by its owner alone, when it does not exist.
-    pub database: PathBuf,
+    /// The path of a SQLite file, which is made when it does not exist; or, when several hosts share the registry, a PostgreSQL database: `postgresql://user:password@host:5432/database`.
+    pub database: DatabaseLocation,
     /// Where the last known registry is kept, encrypted, for a start without the database.
     pub snapshot_file: Option<PathBuf>,
     /// The key that encrypts endpoints' secrets: 32 bytes as 64 hexadecimal digits or as base64.
@@ -31,7 +31,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            database: "fanfare.db".into(),
+            database: DatabaseLocation::Sqlite("fanfare.db".into()),
             snapshot_file: None,
             encryption_key: None,
             encryption_key_file: None,

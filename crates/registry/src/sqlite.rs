@@ -2,50 +2,39 @@
 //!
 //! Rows in, rows out. What they mean, and what is encrypted in them, is known by `record.rs`.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use async_trait::async_trait;
+use fanfare_model::DatabaseLocation;
 use sqlx::{
     Connection, SqliteConnection, SqlitePool, SqliteTransaction,
-    migrate::{MigrateError, Migrator},
+    migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{KeyId, RegistryFault, file::temporary_beside, record::EndpointRow};
+use crate::{
+    KeyId, MigrationStep, RegistryFault,
+    backend::{ApiKeyRow, AuditQuery, AuditRow, Backend, StateRow, key_id, unsigned},
+    file::temporary_beside,
+    migration,
+    record::EndpointRow,
+};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
-
-/// A row of the table `audit`.
-#[derive(sqlx::FromRow)]
-pub(crate) struct AuditRow {
-    pub(crate) at: i64,
-    pub(crate) actor: String,
-    pub(crate) action: String,
-    pub(crate) subject: String,
-    pub(crate) detail: String,
-}
-
-/// A row of the table `api_keys`.
-#[derive(sqlx::FromRow)]
-pub(crate) struct ApiKeyRow {
-    pub(crate) id: Vec<u8>,
-    pub(crate) name: String,
-    pub(crate) hash: Vec<u8>,
-    pub(crate) created_at: i64,
-}
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 pub(crate) struct SqliteStore {
+    path: PathBuf,
     pool: SqlitePool,
 }
 
 impl SqliteStore {
-    /// Opens the file, which is made if there is none, and brings its schema up to date.
-    ///
-    /// The first key to open a registry is noted in it; another key is refused from then on.
-    pub(crate) async fn open(path: &Path, key: KeyId) -> Result<Self, RegistryFault> {
-        let unavailable = |source: BoxError| RegistryFault::Unavailable {
-            path: path.to_owned(),
-            source,
-        };
+    /// Opens the file, which is made if there is none.
+    pub(crate) async fn connect(path: &Path) -> Result<Self, RegistryFault> {
+        let unavailable = |source| unavailable(path, source);
         create_if_missing(path).await.map_err(unavailable)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -59,45 +48,85 @@ impl SqliteStore {
             .connect_with(options)
             .await
             .map_err(|fault| unavailable(fault.into()))?;
-        let store = Self { pool };
-        let used = store.prepare(key).await.map_err(|fault| {
-            if let MigrateError::VersionMissing(found) = fault {
-                newer_schema(path, found)
-            } else {
-                unavailable(fault.into())
+        let path = path.to_owned();
+        Ok(Self { path, pool })
+    }
+
+    async fn try_steps(&self) -> Result<Vec<AppliedMigration>, MigrateError> {
+        let mut connection = self.pool.acquire().await?;
+        let exists: Option<i64> = sqlx::query_scalar(
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'",
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        match exists {
+            Some(_) => {
+                connection
+                    .list_applied_migrations(&MIGRATIONS.table_name)
+                    .await
             }
-        })?;
-        if used == key {
-            Ok(store)
-        } else {
-            Err(RegistryFault::OtherKey { used, given: key })
+            None => Ok(Vec::new()),
         }
     }
 
-    /// Migrates, and returns the key that the registry belongs to.
-    async fn prepare(&self, key: KeyId) -> Result<KeyId, MigrateError> {
+    async fn try_migrate(&self) -> Result<(), MigrateError> {
         // One transaction, so that of several processes that start at once one migrates.
         let mut change = self.begin_change().await?;
         // `Migrator::run` would do the same, but its future cannot be proven `Send` over a transaction.
         MIGRATIONS.run_direct(None, &mut *change, false).await?;
-        let used = note_key(&mut change, key).await?;
-        change.commit().await?;
-        Ok(used)
+        Ok(change.commit().await?)
     }
 
-    pub(crate) async fn close(&self) {
+    /// A transaction that writes.
+    ///
+    /// It takes the write lock at once: one that read first and asked for the lock later could only fail
+    /// when another had written in between (SQLite, "BEGIN TRANSACTION").
+    async fn begin_change(&self) -> sqlx::Result<SqliteTransaction<'static>> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await
+    }
+}
+
+#[async_trait]
+impl Backend for SqliteStore {
+    async fn close(&self) {
         self.pool.close().await;
     }
 
-    pub(crate) async fn version(&self) -> sqlx::Result<u64> {
+    async fn steps(&self) -> Result<Vec<MigrationStep>, RegistryFault> {
+        let applied = self.try_steps().await;
+        let applied = applied.map_err(|fault| unavailable(&self.path, fault.into()))?;
+        let location = DatabaseLocation::Sqlite(self.path.clone());
+        migration::judge(&MIGRATIONS, &applied, &location)
+    }
+
+    async fn migrate(&self) -> Result<(), RegistryFault> {
+        if self.steps().await?.iter().all(|step| step.applied) {
+            return Ok(());
+        }
+        let migrated = self.try_migrate().await;
+        migrated.map_err(|fault| unavailable(&self.path, fault.into()))
+    }
+
+    async fn note_key(&self, key: KeyId) -> sqlx::Result<KeyId> {
+        let mut change = self.begin_change().await?;
+        let used: Vec<u8> = sqlx::query_scalar(
+            "UPDATE registry_meta SET key_id = COALESCE(key_id, $1) RETURNING key_id",
+        )
+        .bind(key.as_bytes())
+        .fetch_one(&mut *change)
+        .await?;
+        change.commit().await?;
+        key_id(&used)
+    }
+
+    async fn version(&self) -> sqlx::Result<u64> {
         let version: i64 = sqlx::query_scalar("SELECT version FROM registry_meta")
             .fetch_one(&self.pool)
             .await?;
         unsigned(version)
     }
 
-    /// The version and every endpoint of that version.
-    pub(crate) async fn load(&self) -> sqlx::Result<(u64, Vec<EndpointRow>)> {
+    async fn load(&self) -> sqlx::Result<(u64, Vec<EndpointRow>)> {
         // In WAL mode a transaction reads the state of its first statement throughout.
         let mut reading = self.pool.begin().await?;
         let version: i64 = sqlx::query_scalar("SELECT version FROM registry_meta")
@@ -110,11 +139,7 @@ impl SqliteStore {
         Ok((unsigned(version)?, rows))
     }
 
-    pub(crate) async fn endpoint(
-        &self,
-        tenant: &str,
-        id: &[u8],
-    ) -> sqlx::Result<Option<EndpointRow>> {
+    async fn endpoint(&self, tenant: &str, id: &[u8]) -> sqlx::Result<Option<EndpointRow>> {
         sqlx::query_as("SELECT * FROM endpoints WHERE tenant = $1 AND id = $2")
             .bind(tenant)
             .bind(id)
@@ -122,8 +147,7 @@ impl SqliteStore {
             .await
     }
 
-    /// Endpoints after `after`, of one tenant or of all, by id.
-    pub(crate) async fn endpoints(
+    async fn endpoints(
         &self,
         tenant: Option<&str>,
         after: &[u8],
@@ -143,11 +167,7 @@ impl SqliteStore {
         query.fetch_all(&self.pool).await
     }
 
-    pub(crate) async fn insert_endpoint(
-        &self,
-        row: &EndpointRow,
-        audit: &AuditRow,
-    ) -> sqlx::Result<()> {
+    async fn insert_endpoint(&self, row: &EndpointRow, audit: &AuditRow) -> sqlx::Result<()> {
         let mut change = self.begin_change().await?;
         sqlx::query(
             "INSERT INTO endpoints (id, tenant, state, settings, sealed, created_at, updated_at)
@@ -167,8 +187,7 @@ impl SqliteStore {
         change.commit().await
     }
 
-    /// Whether there was one to delete.
-    pub(crate) async fn delete_endpoint(
+    async fn delete_endpoint(
         &self,
         tenant: &str,
         id: &[u8],
@@ -189,38 +208,33 @@ impl SqliteStore {
         Ok(true)
     }
 
-    /// The endpoint as changed, if there was one. It is changed at the time of the audit entry.
-    pub(crate) async fn set_state(
+    async fn set_state(
         &self,
-        tenant: &str,
-        id: &[u8],
-        state: &str,
+        change: &StateRow<'_>,
         audit: &AuditRow,
     ) -> sqlx::Result<Option<EndpointRow>> {
-        let mut change = self.begin_change().await?;
+        let mut transaction = self.begin_change().await?;
         let changed: Option<EndpointRow> = sqlx::query_as(
-            "UPDATE endpoints SET state = $1, updated_at = $2 WHERE tenant = $3 AND id = $4
+            "UPDATE endpoints SET state = $1, updated_at = MAX($2, updated_at + 1)
+             WHERE tenant = $3 AND id = $4 AND ($5 IS NULL OR updated_at = $5)
              RETURNING *",
         )
-        .bind(state)
+        .bind(change.state)
         .bind(audit.at)
-        .bind(tenant)
-        .bind(id)
-        .fetch_optional(&mut *change)
+        .bind(change.tenant)
+        .bind(change.id)
+        .bind(change.as_of)
+        .fetch_optional(&mut *transaction)
         .await?;
         if changed.is_some() {
-            bump_version(&mut change).await?;
-            insert_audit(&mut change, audit).await?;
-            change.commit().await?;
+            bump_version(&mut transaction).await?;
+            insert_audit(&mut transaction, audit).await?;
+            transaction.commit().await?;
         }
         Ok(changed)
     }
 
-    pub(crate) async fn insert_api_key(
-        &self,
-        row: &ApiKeyRow,
-        audit: &AuditRow,
-    ) -> sqlx::Result<()> {
+    async fn insert_api_key(&self, row: &ApiKeyRow, audit: &AuditRow) -> sqlx::Result<()> {
         let mut change = self.begin_change().await?;
         sqlx::query("INSERT INTO api_keys (id, name, hash, created_at) VALUES ($1, $2, $3, $4)")
             .bind(&row.id)
@@ -233,36 +247,48 @@ impl SqliteStore {
         change.commit().await
     }
 
-    pub(crate) async fn api_keys_exist(&self) -> sqlx::Result<bool> {
+    async fn api_keys_exist(&self) -> sqlx::Result<bool> {
         let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM api_keys LIMIT 1")
             .fetch_optional(&self.pool)
             .await?;
         Ok(found.is_some())
     }
 
-    pub(crate) async fn api_key(&self, hash: &[u8]) -> sqlx::Result<Option<ApiKeyRow>> {
+    async fn api_key(&self, hash: &[u8]) -> sqlx::Result<Option<ApiKeyRow>> {
         sqlx::query_as("SELECT * FROM api_keys WHERE hash = $1")
             .bind(hash)
             .fetch_optional(&self.pool)
             .await
     }
 
-    /// The latest changes, newest first.
-    pub(crate) async fn audit(&self, limit: u32) -> sqlx::Result<Vec<AuditRow>> {
-        sqlx::query_as(
-            "SELECT at, actor, action, subject, detail FROM audit ORDER BY id DESC LIMIT $1",
-        )
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
+    async fn insert_audit(&self, audit: &AuditRow) -> sqlx::Result<()> {
+        let mut change = self.begin_change().await?;
+        insert_audit(&mut change, audit).await?;
+        change.commit().await
     }
 
-    /// A transaction that writes.
-    ///
-    /// It takes the write lock at once: one that read first and asked for the lock later could only fail
-    /// when another had written in between (SQLite, "BEGIN TRANSACTION").
-    async fn begin_change(&self) -> sqlx::Result<SqliteTransaction<'static>> {
-        self.pool.begin_with("BEGIN IMMEDIATE").await
+    async fn audit(&self, query: &AuditQuery) -> sqlx::Result<Vec<AuditRow>> {
+        sqlx::query_as(
+            "SELECT id, at, actor, action, subject, detail FROM audit
+             WHERE ($1 IS NULL OR detail ->> '$.tenant' = $1)
+               AND ($2 IS NULL OR actor = $2)
+               AND ($3 IS NULL OR action = $3 OR substr(action, 1, length($3) + 1) = $3 || '.')
+               AND ($4 IS NULL OR subject = $4)
+               AND ($5 IS NULL OR at >= $5)
+               AND ($6 IS NULL OR at < $6)
+               AND ($7 IS NULL OR id < $7)
+             ORDER BY id DESC LIMIT $8",
+        )
+        .bind(&query.tenant)
+        .bind(&query.actor)
+        .bind(&query.action)
+        .bind(&query.subject)
+        .bind(query.since)
+        .bind(query.until)
+        .bind(query.before)
+        .bind(query.limit)
+        .fetch_all(&self.pool)
+        .await
     }
 }
 
@@ -293,27 +319,11 @@ async fn create_if_missing(path: &Path) -> Result<(), BoxError> {
     }
 }
 
-fn newer_schema(path: &Path, found: i64) -> RegistryFault {
-    RegistryFault::NewerSchema {
-        path: path.to_owned(),
-        found,
-        known: MIGRATIONS
-            .iter()
-            .map(|step| step.version)
-            .max()
-            .unwrap_or(0),
+fn unavailable(path: &Path, source: BoxError) -> RegistryFault {
+    RegistryFault::Unavailable {
+        location: DatabaseLocation::Sqlite(path.to_owned()),
+        source,
     }
-}
-
-/// The key that the registry was first opened with, which is `key` if this is the first time.
-async fn note_key(change: &mut SqliteTransaction<'static>, key: KeyId) -> sqlx::Result<KeyId> {
-    let used: Vec<u8> = sqlx::query_scalar(
-        "UPDATE registry_meta SET key_id = COALESCE(key_id, $1) RETURNING key_id",
-    )
-    .bind(key.as_bytes())
-    .fetch_one(&mut **change)
-    .await?;
-    KeyId::from_bytes(&used).ok_or_else(|| sqlx::Error::Decode("a key id has 4 bytes".into()))
 }
 
 async fn bump_version(change: &mut SqliteTransaction<'static>) -> sqlx::Result<()> {
@@ -338,8 +348,4 @@ async fn insert_audit(
     .execute(&mut **change)
     .await?;
     Ok(())
-}
-
-fn unsigned(version: i64) -> sqlx::Result<u64> {
-    u64::try_from(version).map_err(|fault| sqlx::Error::Decode(fault.into()))
 }

@@ -8,11 +8,11 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::{
-    ApiKey, ApiKeyId, AuditEntry, NewApiKey, NewEndpoint, RegistryFault, Settings, Snapshot,
-    api_key,
+    ApiKey, ApiKeyId, AuditEntry, AuditPage, NewApiKey, NewEndpoint, RegistryFault, Settings,
+    Snapshot, api_key,
+    backend::{self, ApiKeyRow, AuditQuery, AuditRow, Backend, StateRow},
     cipher::Cipher,
     record::{EndpointRow, state_text},
-    sqlite::{ApiKeyRow, AuditRow, SqliteStore},
 };
 
 /// The store of endpoints and API keys. Cheap to clone.
@@ -25,7 +25,7 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     settings: Settings,
     cipher: Cipher,
-    store: OnceCell<SqliteStore>,
+    store: OnceCell<Box<dyn Backend>>,
 }
 
 /// Which endpoints to list.
@@ -144,14 +144,21 @@ impl Registry {
         actor: &str,
         now: Timestamp,
     ) -> Result<Option<Endpoint>, RegistryFault> {
-        let Some(endpoint) = self.endpoint(tenant, id).await? else {
-            return Ok(None);
-        };
-        let state = change.apply(&endpoint.state, now)?;
-        if state == endpoint.state {
-            return Ok(Some(endpoint));
+        // What was read may be outdated when it is written, and then the change is judged anew.
+        for _ in 0..MOST_TRIES {
+            let Some(endpoint) = self.endpoint(tenant, id).await? else {
+                return Ok(None);
+            };
+            let state = change.apply(&endpoint.state, now)?;
+            if state == endpoint.state {
+                return Ok(Some(endpoint));
+            }
+            let changed = self.replace_state(tenant, id, endpoint.updated_at, state, actor, now);
+            if let Some(changed) = changed.await? {
+                return Ok(Some(changed));
+            }
         }
-        self.set_state(tenant, id, state, actor, now).await
+        Err(RegistryFault::Contended)
     }
 
     /// Gives an endpoint a state, whatever it had. `Ok(None)` means that the tenant has none with this id.
@@ -163,11 +170,44 @@ impl Registry {
         actor: &str,
         now: Timestamp,
     ) -> Result<Option<Endpoint>, RegistryFault> {
-        let detail = json!({ "tenant": tenant, "state": &state });
+        self.write_state(tenant, id, None, &state, actor, now).await
+    }
+
+    /// Gives an endpoint a state, if it was last changed at `as_of`. `Ok(None)` means that it was changed
+    /// since, or that the tenant has none with this id.
+    pub async fn replace_state(
+        &self,
+        tenant: &TenantId,
+        id: EndpointId,
+        as_of: Timestamp,
+        state: EndpointState,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<Option<Endpoint>, RegistryFault> {
+        self.write_state(tenant, id, Some(as_of), &state, actor, now)
+            .await
+    }
+
+    async fn write_state(
+        &self,
+        tenant: &TenantId,
+        id: EndpointId,
+        as_of: Option<Timestamp>,
+        state: &EndpointState,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<Option<Endpoint>, RegistryFault> {
+        let detail = json!({ "tenant": tenant, "state": state });
         let audit = audit_row(now, actor, "endpoint.set_state", id, &detail);
+        let change = StateRow {
+            tenant: tenant.as_str(),
+            id: id.as_bytes(),
+            state: &state_text(state),
+            as_of: as_of.map(Timestamp::as_microsecond),
+        };
         let store = self.store().await?;
         let row = store
-            .set_state(tenant.as_str(), id.as_bytes(), &state_text(&state), &audit)
+            .set_state(&change, &audit)
             .await
             .map_err(failed("changing the state of an endpoint"))?;
         row.map(|row| row.open(&self.0.cipher)).transpose()
@@ -243,26 +283,37 @@ impl Registry {
         .transpose()
     }
 
-    /// The latest changes, newest first.
-    pub async fn audit(&self, limit: u32) -> Result<Vec<AuditEntry>, RegistryFault> {
+    /// Writes down what was done to something that is not kept here, such as dead letters.
+    pub async fn record(
+        &self,
+        actor: &str,
+        action: &str,
+        subject: &str,
+        detail: &serde_json::Value,
+        now: Timestamp,
+    ) -> Result<(), RegistryFault> {
+        let audit = audit_row(now, actor, action, subject, detail);
         let store = self.store().await?;
-        let rows = store
-            .audit(limit)
-            .await
-            .map_err(failed("reading the audit log"))?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(AuditEntry {
-                    at: Timestamp::from_microsecond(row.at)
-                        .map_err(damaged("the time of an audit entry"))?,
-                    actor: row.actor,
-                    action: row.action,
-                    subject: row.subject,
-                    detail: serde_json::from_str(&row.detail)
-                        .map_err(damaged("the detail of an audit entry"))?,
-                })
-            })
-            .collect()
+        let written = store.insert_audit(&audit).await;
+        written.map_err(failed("writing the audit log"))
+    }
+
+    /// The latest changes, newest first.
+    pub async fn audit(&self, page: &AuditPage) -> Result<Vec<AuditEntry>, RegistryFault> {
+        let query = AuditQuery {
+            tenant: page.tenant.as_ref().map(ToString::to_string),
+            actor: page.actor.clone(),
+            action: page.action.clone(),
+            subject: page.subject.clone(),
+            since: page.since.map(Timestamp::as_microsecond),
+            until: page.until.map(Timestamp::as_microsecond),
+            before: page.before,
+            limit: page.limit.into(),
+        };
+        let store = self.store().await?;
+        let rows = store.audit(&query).await;
+        let rows = rows.map_err(failed("reading the audit log"))?;
+        rows.into_iter().map(audit_entry).collect()
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -273,17 +324,21 @@ impl Registry {
         &self.0.cipher
     }
 
-    async fn store(&self) -> Result<&SqliteStore, RegistryFault> {
+    async fn store(&self) -> Result<&dyn Backend, RegistryFault> {
         let Inner {
             settings,
             cipher,
             store,
         } = &*self.0;
-        store
-            .get_or_try_init(|| SqliteStore::open(&settings.database, cipher.key_id()))
-            .await
+        let store = store
+            .get_or_try_init(|| backend::open(&settings.database, cipher.key_id()))
+            .await?;
+        Ok(&**store)
     }
 }
+
+/// How often a change is judged anew because the endpoint was changed in the meantime.
+const MOST_TRIES: usize = 8;
 
 /// A UUID of version 7, so that ids sort by age.
 fn new_uuid(now: Timestamp) -> Uuid {
@@ -297,6 +352,18 @@ fn stored_precision(now: Timestamp) -> Timestamp {
         .expect("a timestamp without its nanoseconds is a timestamp")
 }
 
+fn audit_entry(row: AuditRow) -> Result<AuditEntry, RegistryFault> {
+    Ok(AuditEntry {
+        id: row.id,
+        at: Timestamp::from_microsecond(row.at).map_err(damaged("the time of an audit entry"))?,
+        actor: row.actor,
+        action: row.action,
+        subject: row.subject,
+        detail: serde_json::from_str(&row.detail)
+            .map_err(damaged("the detail of an audit entry"))?,
+    })
+}
+
 fn audit_row(
     now: Timestamp,
     actor: &str,
@@ -305,6 +372,7 @@ fn audit_row(
     detail: &serde_json::Value,
 ) -> AuditRow {
     AuditRow {
+        id: 0,
         at: now.as_microsecond(),
         actor: actor.to_owned(),
         action: action.to_owned(),

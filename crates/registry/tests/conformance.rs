@@ -8,31 +8,39 @@
 use std::{collections::HashSet, time::Duration};
 
 use fanfare_model::{
-    DisabledReason, Endpoint, EndpointId, EndpointState, HeaderField, Schedule, SigningSecret,
-    TenantId, Timestamp,
+    DatabaseLocation, DisabledReason, Endpoint, EndpointId, EndpointState, HeaderField, Schedule,
+    Secret, SigningSecret, StateChange, TenantId, Timestamp,
 };
-use fanfare_registry::{EndpointPage, NewEndpoint, Registry, RegistryFault};
+use fanfare_registry::{
+    AuditPage, EndpointPage, NewEndpoint, Registry, RegistryFault, Settings, migrate, migrations,
+};
+use fanfare_testkit::TestDatabase;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use uuid::Uuid;
 
 /// Runs each named check against a fresh registry of each kind.
 macro_rules! conformance {
     ($($check:ident),* $(,)?) => {
         mod sqlite {
-            use fanfare_model::Secret;
-            use fanfare_registry::{Registry, Settings};
-
             $(
                 #[tokio::test]
                 async fn $check() {
                     let folder = tempfile::tempdir().unwrap();
-                    let settings = Settings {
-                        database: folder.path().join("fanfare.db"),
-                        encryption_key: Some(Secret::new("a".repeat(64))),
-                        ..Settings::default()
-                    };
-                    let registry = Registry::open(&settings).await.unwrap();
-                    super::$check(&registry).await;
-                    registry.close().await;
+                    let database = folder.path().join("fanfare.db").into();
+                    super::run(database, async |registry| super::$check(registry).await).await;
+                }
+            )*
+        }
+
+        mod postgres {
+            use fanfare_testkit::TestDatabase;
+
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    let database = TestDatabase::new();
+                    let location = database.location();
+                    super::run(location, async |registry| super::$check(registry).await).await;
                 }
             )*
         }
@@ -49,9 +57,23 @@ conformance![
     every_change_of_an_endpoint_is_a_new_version,
     a_load_holds_every_endpoint_at_its_version,
     every_change_leaves_an_audit_entry,
+    the_audit_log_is_searched_by_what_is_given,
     an_api_key_is_known_by_itself_alone,
     changes_at_once_are_all_kept,
+    a_state_is_replaced_only_as_long_as_it_is_the_one_that_was_seen,
+    of_changes_at_once_each_is_judged_by_what_is_stored,
 ];
+
+async fn run(database: DatabaseLocation, check: impl AsyncFnOnce(&Registry)) {
+    let settings = Settings {
+        database,
+        encryption_key: Some(Secret::new("a".repeat(64))),
+        ..Settings::default()
+    };
+    let registry = Registry::open(&settings).await.unwrap();
+    check(&registry).await;
+    registry.close().await;
+}
 
 fn now() -> Timestamp {
     "2026-11-23T15:04:05.123456789Z".parse().unwrap()
@@ -117,7 +139,7 @@ async fn an_unacceptable_endpoint_is_refused_and_changes_nothing(registry: &Regi
         .unwrap_err();
     assert!(matches!(fault, RegistryFault::Invalid(_)), "{fault:?}");
     assert_eq!(registry.version().await.unwrap(), 0);
-    assert_eq!(registry.audit(10).await.unwrap(), []);
+    assert_eq!(registry.audit(&AuditPage::latest(10)).await.unwrap(), []);
 }
 
 async fn pages_follow_each_other_by_id(registry: &Registry) {
@@ -157,7 +179,10 @@ async fn a_tenant_sees_and_changes_only_its_own(registry: &Registry) {
         assert!(!deleted.await.unwrap());
     }
     assert_eq!(registry.version().await.unwrap(), 1);
-    assert_eq!(registry.audit(10).await.unwrap().len(), 1);
+    assert_eq!(
+        registry.audit(&AuditPage::latest(10)).await.unwrap().len(),
+        1
+    );
 
     let deleted = registry.delete_endpoint(&mine.tenant, mine.id, "tester", now());
     assert!(deleted.await.unwrap());
@@ -172,7 +197,8 @@ async fn a_state_is_kept_until_the_next(registry: &Registry) {
         reason: DisabledReason::Gone,
         since: now(),
     };
-    for state in [EndpointState::Paused, disabled, EndpointState::Active] {
+    let states = [EndpointState::Paused, disabled, EndpointState::Active];
+    for (state, micros) in states.into_iter().zip(0..) {
         let changed = registry
             .set_state(
                 &endpoint.tenant,
@@ -186,7 +212,10 @@ async fn a_state_is_kept_until_the_next(registry: &Registry) {
             .unwrap();
         let expected = Endpoint {
             state,
-            updated_at: endpoint.updated_at + Duration::from_secs(60),
+            // The same time is told apart, so that no change is taken for another.
+            updated_at: endpoint.updated_at
+                + Duration::from_secs(60)
+                + Duration::from_micros(micros),
             ..endpoint.clone()
         };
         assert_eq!(changed, expected);
@@ -234,7 +263,7 @@ async fn every_change_leaves_an_audit_entry(registry: &Registry) {
     let key = registry.create_api_key("ci", "cara", now()).await.unwrap();
 
     let (subject, key_subject) = (id.to_string(), key.id.to_string());
-    let entries = registry.audit(10).await.unwrap();
+    let entries = registry.audit(&AuditPage::latest(10)).await.unwrap();
     let told: Vec<_> = entries
         .iter()
         .map(|entry| (&*entry.actor, &*entry.action, &*entry.subject))
@@ -251,7 +280,10 @@ async fn every_change_leaves_an_audit_entry(registry: &Registry) {
     assert_eq!(entries[0].at, endpoint.created_at);
     assert_eq!(entries[2].detail["state"]["state"], "paused");
     assert_eq!(entries[3].detail["tenant"], "t");
-    assert_eq!(registry.audit(1).await.unwrap(), entries[..1]);
+    assert_eq!(
+        registry.audit(&AuditPage::latest(1)).await.unwrap(),
+        entries[..1]
+    );
 }
 
 async fn an_api_key_is_known_by_itself_alone(registry: &Registry) {
@@ -280,4 +312,166 @@ async fn changes_at_once_are_all_kept(registry: &Registry) {
     creating.join_all().await;
     let snapshot = registry.load().await.unwrap();
     assert_eq!((snapshot.version(), snapshot.len()), (20, 20));
+}
+
+async fn the_audit_log_is_searched_by_what_is_given(registry: &Registry) {
+    let (one, other) = (create(registry, "t").await, create(registry, "u").await);
+    let later = now() + Duration::from_secs(60);
+    let paused = registry.set_state(&one.tenant, one.id, EndpointState::Paused, "anna", later);
+    paused.await.unwrap();
+    let detail = serde_json::json!({ "tenant": "u", "why": "a test" });
+    let recorded = registry.record("ben", "replay.start", "op_1", &detail, later);
+    recorded.await.unwrap();
+
+    let all = registry.audit(&AuditPage::latest(10)).await.unwrap();
+    let latest = AuditPage::latest(10);
+    let page = |change: fn(&mut AuditPage)| {
+        let mut page = latest.clone();
+        change(&mut page);
+        page
+    };
+    for (page, expected) in [
+        (page(|_| {}), &[0, 1, 2, 3][..]),
+        (page(|page| page.tenant = Some(tenant("u"))), &[0, 2]),
+        (page(|page| page.actor = Some("anna".to_owned())), &[1]),
+        (
+            page(|page| page.action = Some("endpoint".to_owned())),
+            &[1, 2, 3],
+        ),
+        (
+            page(|page| page.action = Some("endpoint.create".to_owned())),
+            &[2, 3],
+        ),
+        (page(|page| page.action = Some("endpoint.".to_owned())), &[]),
+        (
+            page(|page| page.since = Some(now() + Duration::from_secs(1))),
+            &[0, 1],
+        ),
+        (
+            page(|page| page.until = Some(now() + Duration::from_secs(1))),
+            &[2, 3],
+        ),
+        (page(|page| page.limit = 2), &[0, 1]),
+    ] {
+        let expected: Vec<_> = expected.iter().map(|n| all[*n].clone()).collect();
+        assert_eq!(registry.audit(&page).await.unwrap(), expected, "{page:?}");
+    }
+    let of_other = AuditPage {
+        subject: Some(other.id.to_string()),
+        ..latest.clone()
+    };
+    assert_eq!(registry.audit(&of_other).await.unwrap(), [all[2].clone()]);
+    let rest = AuditPage {
+        before: Some(all[1].id),
+        ..latest
+    };
+    assert_eq!(registry.audit(&rest).await.unwrap(), all[2..]);
+    assert_eq!(all[0].detail, detail);
+}
+
+async fn a_state_is_replaced_only_as_long_as_it_is_the_one_that_was_seen(registry: &Registry) {
+    let seen = create(registry, "t").await;
+    let replace = async |state| {
+        let (tenant, id, as_of) = (&seen.tenant, seen.id, seen.updated_at);
+        registry
+            .replace_state(tenant, id, as_of, state, "tester", now())
+            .await
+            .unwrap()
+    };
+    let changed = replace(EndpointState::Paused).await.unwrap();
+    assert_eq!(changed.state, EndpointState::Paused);
+    // Within the same microsecond, and with the same state as was seen: it was changed nevertheless.
+    let set = registry.set_state(&seen.tenant, seen.id, seen.state.clone(), "tester", now());
+    assert_eq!(set.await.unwrap().unwrap().state, seen.state);
+    assert_eq!(replace(EndpointState::Paused).await, None);
+    assert_eq!(registry.version().await.unwrap(), 3);
+}
+
+async fn of_changes_at_once_each_is_judged_by_what_is_stored(registry: &Registry) {
+    let endpoint = create(registry, "t").await;
+    let mut changing = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (registry, endpoint) = (registry.clone(), endpoint.clone());
+        changing.spawn(async move {
+            let (tenant, id) = (&endpoint.tenant, endpoint.id);
+            registry
+                .change_state(tenant, id, StateChange::Pause, "tester", now())
+                .await
+                .unwrap()
+                .unwrap()
+                .state
+        });
+    }
+    let states = changing.join_all().await;
+    assert_eq!(states, vec![EndpointState::Paused; 4]);
+    // One of them made the change, the others found it made.
+    assert_eq!(registry.version().await.unwrap(), 2);
+}
+
+/// What a release with another schema finds, on each kind of database.
+async fn check_schema(database: DatabaseLocation, execute: impl AsyncFn(&str), table: &str) {
+    let settings = Settings {
+        database,
+        encryption_key: Some(Secret::new("a".repeat(64))),
+        ..Settings::default()
+    };
+    let applied = async || {
+        let steps = migrations(&settings).await.unwrap();
+        assert!(!steps.is_empty());
+        steps.iter().filter(|step| step.applied).count()
+    };
+    assert_eq!(applied().await, 0);
+    let mut migrating = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let settings = settings.clone();
+        migrating.spawn(async move { migrate(&settings).await.unwrap() });
+    }
+    migrating.join_all().await;
+    assert_eq!(applied().await, migrations(&settings).await.unwrap().len());
+    assert_eq!(migrate(&settings).await.unwrap(), []);
+    Registry::open(&settings).await.unwrap().close().await;
+
+    execute(&format!(
+        "INSERT INTO {table} (version, description, success, checksum, execution_time)
+         VALUES (9001, 'later', TRUE, '', 0)"
+    ))
+    .await;
+    for fault in [
+        Registry::open(&settings).await.err().unwrap(),
+        migrate(&settings).await.unwrap_err(),
+        migrations(&settings).await.unwrap_err(),
+    ] {
+        let newer = matches!(fault, RegistryFault::NewerSchema { found: 9001, .. });
+        assert!(newer && !fault.is_transient(), "{fault:?}");
+        assert!(fault.to_string().contains("newer release"), "{fault}");
+    }
+    execute(&format!("DELETE FROM {table} WHERE version = 9001")).await;
+    execute(&format!("UPDATE {table} SET checksum = ''")).await;
+    let fault = Registry::open(&settings).await.err().unwrap();
+    let damaged = matches!(fault, RegistryFault::Damaged { .. });
+    assert!(damaged && !fault.is_transient(), "{fault:?}");
+}
+
+#[tokio::test]
+async fn a_schema_is_brought_up_to_date_once_and_a_newer_one_refused_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fanfare.db");
+    let execute = async |statement: &str| {
+        let options = SqliteConnectOptions::new().filename(&path);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+    };
+    check_schema(path.clone().into(), execute, "_sqlx_migrations").await;
+}
+
+#[tokio::test]
+async fn a_schema_is_brought_up_to_date_once_and_a_newer_one_refused_on_postgres() {
+    let database = TestDatabase::new();
+    let execute = async |statement: &str| drop(database.execute(statement));
+    check_schema(database.location(), execute, "registry_migrations").await;
 }

@@ -29,12 +29,16 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 fn settings(folder: &Path, refresh_every: Duration) -> Settings {
     Settings {
-        database: folder.join("data/fanfare.db"),
+        database: folder.join("data/fanfare.db").into(),
         snapshot_file: Some(folder.join("snapshot")),
         encryption_key: Some(Secret::new("a".repeat(64))),
         refresh_every,
         ..Settings::default()
     }
+}
+
+fn path(settings: &Settings) -> &Path {
+    settings.database.sqlite_file().unwrap()
 }
 
 /// [`keep_fresh`] at work, with a clock that moves on by a second with each refresh.
@@ -116,7 +120,7 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
 }
 
 async fn execute(settings: &Settings, statement: &'static str) {
-    let options = SqliteConnectOptions::new().filename(&settings.database);
+    let options = SqliteConnectOptions::new().filename(path(settings));
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
     sqlx::query(statement)
         .execute(&mut connection)
@@ -134,7 +138,7 @@ async fn file_without_store(settings: &Settings) -> Endpoint {
     // The file is written before the next refresh begins.
     running.refresh().await;
     running.stop().await;
-    let data = settings.database.parent().unwrap();
+    let data = path(settings).parent().unwrap();
     std::fs::remove_dir_all(data).unwrap();
     std::fs::write(data, "in the way").unwrap();
     endpoint
@@ -182,7 +186,7 @@ async fn a_change_is_noticed_without_a_nudge() {
 async fn without_store_and_file_nothing_is_known() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), NEVER);
-    std::fs::write(settings.database.parent().unwrap(), "in the way").unwrap();
+    std::fs::write(path(&settings).parent().unwrap(), "in the way").unwrap();
     let running = Running::start(&settings);
     running.refresh().await;
     assert!(running.snapshots.current().is_none());
@@ -204,7 +208,7 @@ async fn a_start_without_the_store_uses_the_file_until_the_store_answers() {
     assert_eq!(running.snapshots.version(), Some(1));
 
     // The store that comes back is older and empty, and nevertheless the truth.
-    std::fs::remove_file(settings.database.parent().unwrap()).unwrap();
+    std::fs::remove_file(path(&settings).parent().unwrap()).unwrap();
     running.refresh().await;
     let snapshot = running.snapshots.current().unwrap();
     assert_eq!((snapshot.version(), snapshot.len()), (0, 0));

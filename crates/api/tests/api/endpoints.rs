@@ -105,7 +105,11 @@ async fn a_deleted_endpoint_is_gone_and_the_change_is_ascribed_to_the_key() {
     let (status, code, _) = problem(server.get(&path).await).await;
     assert_eq!((status, &*code), (404, "no_such_endpoint"));
 
-    let audit = server.registry.audit(2).await.unwrap();
+    let audit = server
+        .registry
+        .audit(&fanfare_registry::AuditPage::latest(2))
+        .await
+        .unwrap();
     let actions: Vec<_> = audit.iter().map(|entry| &*entry.action).collect();
     assert_eq!(actions, ["endpoint.delete", "endpoint.create"]);
     for entry in &audit {

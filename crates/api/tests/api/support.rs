@@ -38,7 +38,7 @@ impl Server {
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = fanfare_registry::Settings {
-            database: folder.path().join("fanfare.db"),
+            database: folder.path().join("fanfare.db").into(),
             encryption_key: Some(Secret::new("a".repeat(64))),
             ..fanfare_registry::Settings::default()
         };

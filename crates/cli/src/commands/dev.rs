@@ -85,7 +85,7 @@ fn config(mut config: Config, url: Secret, home: &Home) -> anyhow::Result<Config
     let key_file = home.path().join("registry.key");
     EncryptionKey::from_file_or_create(&key_file).context("making a key for the registry")?;
     config.broker.url = url;
-    config.registry.database = home.path().join("fanfare.db");
+    config.registry.database = home.path().join("fanfare.db").into();
     config.registry.snapshot_file = Some(home.path().join("registry.snapshot"));
     config.registry.encryption_key = None;
     config.registry.encryption_key_file = Some(key_file);

@@ -159,7 +159,7 @@ fn config(broker: BrokerSettings, home: &TempDir) -> anyhow::Result<Config> {
         broker,
         ..Config::default()
     };
-    config.registry.database = home.path().join("fanfare.db");
+    config.registry.database = home.path().join("fanfare.db").into();
     config.registry.encryption_key = Some(Secret::new("07".repeat(32)));
     config.api.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.dispatcher.egress.allow_networks = vec!["127.0.0.0/8".parse()?];

@@ -3,6 +3,7 @@
 use clap::Parser;
 use fanfare_broker::Broker;
 use fanfare_model::Secret;
+use fanfare_registry::AuditPage;
 use fanfare_testkit::{TestBroker, Version};
 use serde_json::json;
 use tempfile::TempDir;
@@ -23,7 +24,7 @@ struct Fixture {
 async fn fixture() -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let mut settings = Config::default();
-    settings.registry.database = directory.path().join("fanfare.db");
+    settings.registry.database = directory.path().join("fanfare.db").into();
     settings.registry.encryption_key = Some(Secret::new("a".repeat(64)));
     Fixture {
         registry: Registry::open(&settings.registry).await.unwrap(),
@@ -219,7 +220,11 @@ async fn only_what_exists_is_removed() {
     remove(&fixture.registry, &tenant, id, now()).await.unwrap();
     assert!(remove(&fixture.registry, &tenant, id, now()).await.is_err());
     assert_eq!(fixture.listed(None, 10).await, (Vec::new(), false));
-    let audit = fixture.registry.audit(10).await.unwrap();
+    let audit = fixture
+        .registry
+        .audit(&AuditPage::latest(10))
+        .await
+        .unwrap();
     assert!(audit.iter().all(|entry| entry.actor == ACTOR));
 }
 
