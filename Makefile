@@ -1,7 +1,7 @@
 # Lists and runs what one does in this repository. The work itself is in the scripts named here.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-format check-lints bench clean-nodes
+.PHONY: help run test check check-format check-lints bench proof clean-nodes
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -22,6 +22,9 @@ check-lints: ## Check the lints alone.
 
 bench: ## Measure on RabbitMQ 4.3 and 3.10.
 	@tests/bench.sh
+
+proof: ## Run the long and timed proofs on RabbitMQ 4.3; takes an hour on a quiet machine.
+	@tests/proof.sh
 
 clean-nodes: ## Stop the RabbitMQ nodes and PostgreSQL servers under target/ and remove their data.
 	@find target -maxdepth 4 -name identity -printf '%h\n' 2>/dev/null | while read -r node; do deploy/rabbitmq/node.sh stop "$$node" && rm -rf "$$node"; done

@@ -8,7 +8,11 @@ use fanfare_model::{Endpoint, EndpointId, EndpointState, Secret, TenantId};
 use fanfare_registry::{NewEndpoint, Registry, Snapshots};
 use fanfare_testkit::{PlainAmqp, eventually, wall_clock};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+};
 
 /// How long anything in a test may take on a slow, busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -117,6 +121,30 @@ impl Pipeline {
     /// Where the API listens.
     pub fn api(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// The sum of a counter over its labels, as `/metrics` shows it.
+    pub async fn counter(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let lines = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+        lines.filter_map(value).sum()
+    }
+
+    async fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.address)
+            .await
+            .expect("the program listens");
+        let request = "GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        let asked = stream.write_all(request.as_bytes()).await;
+        asked.expect("the program reads");
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer).await;
+        read.expect("the program answers with text");
+        answer
     }
 
     /// The AMQP URL of its broker.

@@ -55,6 +55,11 @@ impl Program {
         Self { child }
     }
 
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it with SIGKILL and waits until it is gone.
     pub fn kill(&mut self) {
         // It may have ended by itself; then there is nothing to kill.

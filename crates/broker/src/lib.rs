@@ -3,6 +3,7 @@
 //! - [`Topology`] lists every exchange, queue and binding; [`Broker::connect`] makes it so.
 //! - [`Publisher`] returns from a publish when the broker has the message; it reconnects and publishes
 //!   again what was unconfirmed.
+//! - [`Bundler`] puts deliveries that go to the same place at the same time into one message.
 //! - [`Inbox`] hands out messages; each is acknowledged when its consequences are confirmed.
 //! - [`DelayLine`] says in which queue a delivery waits.
 //!
@@ -10,6 +11,7 @@
 //! runs out of memory or disk (`docs/connection-blocked`), and ours must then still acknowledge.
 
 mod broker;
+mod bundler;
 mod check;
 mod confirmed;
 mod connection;
@@ -26,6 +28,7 @@ mod skeleton;
 mod topology;
 
 pub use broker::Broker;
+pub use bundler::Bundler;
 pub use check::{Finding, Verdict};
 pub use delay::{DelayLine, Tier};
 pub use error::{BrokerFault, PublishFault};

@@ -98,7 +98,7 @@ pub struct BindingSpec {
 }
 
 /// Where a message is published to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     /// The exchange.
     pub exchange: String,

@@ -9,7 +9,7 @@ use fanfare_dispatcher::{Dispatcher, Egress};
 use fanfare_model::{Clock, EgressPolicy};
 use fanfare_producer::Producer;
 use fanfare_registry::{Registry, Snapshots, keep_fresh};
-use fanfare_router::Router;
+use fanfare_router::{Diversion, Diversions, Router};
 use fanfare_telemetry::Metrics;
 use fanfare_wire::ControlMessage;
 use tokio::{net::TcpListener, task::JoinSet, time};
@@ -126,14 +126,16 @@ impl Fanfare {
             self.clock.clone(),
             background.clone(),
         ));
+        let mut roles = JoinSet::new();
+        let (snapshots, clock) = (self.snapshots.clone(), self.clock.clone());
+        let diversions = self.spawn_roles(&mut roles)?;
         behind.spawn(hear_announcements(
             broker.clone(),
-            self.snapshots.clone(),
+            snapshots,
+            diversions,
+            clock,
             background.clone(),
         ));
-
-        let mut roles = JoinSet::new();
-        self.spawn_roles(&mut roles)?;
         let ended = supervise(roles, &stop, grace).await;
 
         // What the roles needed ends after them: first who listens, then the broker, then the store.
@@ -144,8 +146,13 @@ impl Fanfare {
         ended
     }
 
-    fn spawn_roles(self, roles: &mut JoinSet<anyhow::Result<usize>>) -> anyhow::Result<()> {
+    /// Starts the roles. Returns where to tell a router which endpoints are flooded.
+    fn spawn_roles(
+        self,
+        roles: &mut JoinSet<anyhow::Result<usize>>,
+    ) -> anyhow::Result<Option<Diversions>> {
         let Stop { terminate, abort } = self.stop.clone();
+        let mut diversions = None;
         if self.roles.contains(&Role::Router) {
             let settings = self.config.router.clone();
             let router = Router::new(
@@ -155,6 +162,7 @@ impl Fanfare {
                 self.clock.clone(),
                 &self.metrics.meter("fanfare.router"),
             );
+            diversions = Some(router.diversions());
             let (broker, terminate, abort) =
                 (self.broker.clone(), terminate.clone(), abort.clone());
             roles.spawn(async move {
@@ -179,7 +187,7 @@ impl Fanfare {
             );
         }
         roles.spawn(self.serve_http(terminate));
-        Ok(())
+        Ok(diversions)
     }
 
     /// Every process serves health and metrics; with the role `api` also the API.
@@ -262,8 +270,15 @@ async fn supervise(
     Ok(Ending::Orderly)
 }
 
-/// Refreshes the snapshot as soon as another process says that the registry has changed.
-async fn hear_announcements(broker: Broker, snapshots: Snapshots, shutdown: CancellationToken) {
+/// Refreshes the snapshot as soon as another process says that the registry has changed, and hands on
+/// which endpoints are flooded.
+async fn hear_announcements(
+    broker: Broker,
+    snapshots: Snapshots,
+    diversions: Option<Diversions>,
+    clock: Clock,
+    shutdown: CancellationToken,
+) {
     let mut inbox = broker.control_inbox();
     while let Some(message) = inbox.next_until(&shutdown).await {
         match ControlMessage::decode(&message.envelope) {
@@ -271,6 +286,23 @@ async fn hear_announcements(broker: Broker, snapshots: Snapshots, shutdown: Canc
                 if snapshots.version() != Some(version) =>
             {
                 snapshots.nudge();
+            }
+            Some(ControlMessage::EndpointFlooded {
+                endpoint,
+                as_of,
+                from,
+                until,
+                expires,
+            }) => {
+                let diversion = Diversion {
+                    as_of,
+                    from,
+                    until,
+                    expires,
+                };
+                if let Some(diversions) = &diversions {
+                    diversions.add(endpoint, diversion, clock.now());
+                }
             }
             // Ours, or a kind that only newer processes know.
             Some(ControlMessage::RegistryChanged { .. }) | None => {}

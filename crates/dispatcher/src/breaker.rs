@@ -117,6 +117,11 @@ impl Breaker {
         };
     }
 
+    /// Whether everyone is let through.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
     /// Until when nobody is let through; `None` when an attempt may start.
     pub(crate) fn open_until(&self, now: Timestamp) -> Option<Timestamp> {
         match self.state {

@@ -16,9 +16,10 @@ use crate::breaker::Health;
 /// The longest that a receiver can hold back its endpoint by `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// How long the deliveries of a paused endpoint wait before the pause is looked at again. A resume takes
-/// effect within this time and a tenth more.
-const LOOK_AGAIN_WHEN_PAUSED: Duration = Duration::from_secs(30);
+/// How long the deliveries of a paused endpoint wait before the pause is looked at again: as long as they
+/// waited already, within these bounds, and up to a quarter more so that they do not return together.
+const LOOK_AGAIN_WHEN_PAUSED: (Duration, Duration) =
+    (Duration::from_secs(30), Duration::from_secs(240));
 
 /// How long a delivery waits for a registry that is older than the one it was routed by.
 const LOOK_AGAIN_WHEN_BEHIND: Duration = Duration::from_secs(1);
@@ -71,7 +72,7 @@ pub(crate) fn before_attempt(
     match endpoint.state {
         EndpointState::Disabled { reason, .. } => return dead(why_disabled(reason)),
         EndpointState::Paused => {
-            return defer(now + LOOK_AGAIN_WHEN_PAUSED, DeferReason::Paused);
+            return defer(now + pause(delivery, now), DeferReason::Paused);
         }
         EndpointState::Active => {}
     }
@@ -84,6 +85,14 @@ pub(crate) fn before_attempt(
         (_, Some(until)) => defer(until, DeferReason::CircuitOpen),
         (_, None) => None,
     }
+}
+
+fn pause(delivery: &Delivery, now: Timestamp) -> Duration {
+    let waited = now.duration_since(delivery.first_seen);
+    let (shortest, longest) = LOOK_AGAIN_WHEN_PAUSED;
+    Duration::try_from(waited)
+        .unwrap_or_default()
+        .clamp(shortest, longest)
 }
 
 /// A receiver that is gone stays `gone` in its dead letters, before and after the registry knows.
@@ -487,7 +496,9 @@ mod tests {
             (501, disabled(requested), dead(DeadLetterReason::Expired)),
             (100, disabled(requested), dead(DeadLetterReason::Disabled)),
             (100, disabled(gone), dead(DeadLetterReason::Gone)),
-            (100, EndpointState::Paused, defer(130, DeferReason::Paused)),
+            (10, EndpointState::Paused, defer(40, DeferReason::Paused)),
+            (100, EndpointState::Paused, defer(200, DeferReason::Paused)),
+            (400, EndpointState::Paused, defer(640, DeferReason::Paused)),
             (100, EndpointState::Active, dead(DeadLetterReason::Gone)),
         ] {
             assert_eq!(decided(state, worst, second), expected);

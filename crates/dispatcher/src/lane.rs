@@ -1,10 +1,9 @@
 //! One endpoint's lane: how many requests are in flight, how fast they may start, and who must wait.
 //!
-//! A delivery waits here for seconds at most; whoever would wait longer is deferred to a slot that the
-//! lane reserves, so that a backlog comes back one by one and not as a herd.
+//! A delivery waits here for seconds at most, and only a few do; whoever would wait longer is deferred to
+//! a slot that the lane reserves, so that a backlog comes back one by one and not as a herd.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -15,55 +14,67 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 use tokio::{
-    sync::{Mutex as FairMutex, Notify},
+    sync::{Mutex as FairMutex, oneshot},
     time::{self, Instant},
 };
 
 use self::{
+    flood::{Flood, KEEP_AWAY},
     pace::Pace,
-    slots::{expected_wait, reserve, spacing},
+    places::{Class, Places},
+    slots::{Slots, duration, spacing},
     standing::Standing,
 };
 use crate::{
-    breaker::{Admission, Pass},
-    decide::LaneView,
+    breaker::{Admission, Change, Pass},
+    decide::{self, LaneView},
 };
 
+mod flood;
+mod limit;
 mod pace;
+mod places;
 mod slots;
 mod standing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::standing::Turn;
+pub(crate) use self::{
+    flood::Diversion,
+    places::{Bounds, Load},
+    standing::Turn,
+};
 
-/// The longest that a delivery waits in memory for its turn.
+/// The longest that a delivery waits in memory for its turn. The delay line is late by up to a second, so with
+/// less in hand a lane would not use its rate.
 const LONGEST_HOLD: Duration = Duration::from_secs(2);
 
-/// The least time between two that come back when a receiver is back.
-const LEAST_SPACING: Duration = Duration::from_millis(1);
+/// What the neighbours in a partition may have to wait for one lane: as many as are done within this wait
+/// here, however many messages they fill.
+const MOMENT: Duration = Duration::from_millis(400);
+
+/// How often those who wait look whether it is still worth it. The first sign of a receiver that hangs is
+/// that nothing happens.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The least time between two that come back when a receiver is back, whose pace is not known then.
+const LEAST_SPACING: Duration = Duration::from_millis(4);
 
 /// One endpoint's lane.
 pub(crate) struct Lane {
     state: Mutex<State>,
-    /// Told each time a place in flight becomes free.
-    freed: Notify,
     /// Held while waiting for the rate, so that the waiting ones start in the order they came.
     turn: FairMutex<()>,
+    bounds: Bounds,
 }
 
 #[derive(Default)]
 struct State {
-    /// When each request in flight started, by a number that grows.
-    in_flight: BTreeMap<u64, Instant>,
-    next_number: u64,
-    waiting: usize,
-    /// How long an attempt takes, as a moving average.
-    typical: Option<Duration>,
+    places: Places,
     pace: Pace,
-    /// Reserved slots end here.
-    next_slot: Option<Timestamp>,
+    slots: Slots,
     standing: Standing,
+    flood: Flood,
 }
 
 /// Whether an attempt may start.
@@ -71,23 +82,49 @@ pub(crate) enum Entry {
     /// It may, and counts as in flight until the place is dropped.
     Go(Place),
     /// Not soon enough to wait here.
-    Defer { until: Timestamp, why: DeferReason },
+    Defer(Deferral),
+}
+
+/// A wait for a slot.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Deferral {
+    pub(crate) until: Timestamp,
+    pub(crate) why: DeferReason,
+    /// News for routers, if the endpoint is flooded.
+    pub(crate) diversion: Option<Diversion>,
 }
 
 /// A place in flight.
 pub(crate) struct Place {
-    lane: Arc<Lane>,
+    /// Absent when the place is given back already.
+    lane: Option<Arc<Lane>>,
     number: u64,
+    load: Load,
     /// Present from the moment that the attempt may start until its outcome is known.
     pass: Option<Pass>,
 }
 
+/// How a delivery is received.
+enum Arrival {
+    Place(Place),
+    Wait(InLine),
+    Defer(Deferral),
+}
+
+/// Somebody in line for a place, who leaves the line when this is dropped.
+struct InLine {
+    lane: Arc<Lane>,
+    class: Class,
+    ticket: u64,
+    granted: oneshot::Receiver<Place>,
+}
+
 impl Lane {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             state: Mutex::default(),
-            freed: Notify::new(),
             turn: FairMutex::new(()),
+            bounds,
         }
     }
 
@@ -96,13 +133,22 @@ impl Lane {
         let mut state = self.state();
         if state.standing.is_of_another(endpoint) {
             state.standing.begin_anew(endpoint);
-            state.next_slot = None;
+            state.slots = Slots::default();
         }
         LaneView {
             held_back_until: state.standing.held_back_until,
             open_until: state.standing.breaker.open_until(now),
             given_up: state.standing.given_up,
         }
+    }
+
+    /// Whether a new lane in its place would do the same.
+    pub(crate) fn is_as_new(&self, now: Timestamp) -> bool {
+        let state = self.state();
+        state.places.are_empty()
+            && !state.slots.are_taken(now)
+            && state.standing.is_as_new()
+            && state.pace.is_as_new()
     }
 
     /// The start of the last request, to be carried along by whoever waits outside.
@@ -112,114 +158,145 @@ impl Lane {
 
     /// Ends an attempt: frees its place and takes in what it says about the receiver.
     pub(crate) fn conclude(
-        &self,
+        self: &Arc<Self>,
         mut place: Place,
         endpoint: &Endpoint,
         outcome: &Outcome,
         now: Timestamp,
     ) -> Turn {
-        let pass = place.pass.take();
-        drop(place);
+        let (pass, number) = (place.pass.take(), place.number);
+        place.lane = None;
         let mut state = self.state();
+        let next_number = state.places.next_number();
+        if matches!(outcome, Outcome::TimedOut) {
+            let ceiling = self.ceiling(endpoint);
+            state.places.limit.timed_out(number, next_number, ceiling);
+        } else if decide::failure_of(outcome, &endpoint.success).is_none() {
+            state.places.limit.answered(self.ceiling(endpoint));
+        }
+        state.places.release(number, place.load);
+        self.hand_out(&mut state);
         if state.standing.is_of_another(endpoint) {
             return Turn::default();
         }
-        state.standing.learn(pass, endpoint, outcome, now)
+        let turn = state.standing.learn(pass, endpoint, outcome, now);
+        if let Some(Change::Closed { .. }) = turn.circuit {
+            // Slots were reserved for an endpoint that is down. Whoever has one keeps it.
+            state.slots = Slots::default();
+        }
+        turn
     }
 
-    /// Gives those who wait for the receiver as a whole a slot each, so that they come back one by one.
+    /// Gives those who wait for the endpoint as a whole a slot each, so that they come back one by one.
     pub(crate) fn spread(
         &self,
         settlement: Settlement,
+        delivery: &Delivery,
         endpoint: &Endpoint,
         now: Timestamp,
-    ) -> Settlement {
-        match settlement {
-            Settlement::Defer {
-                until,
-                why: why @ (DeferReason::HeldBack | DeferReason::CircuitOpen),
-            } => {
-                let until = self.slot(until, endpoint, now);
-                Settlement::Defer { until, why }
-            }
-            Settlement::Delivered
-            | Settlement::Retry { .. }
-            | Settlement::Defer { .. }
-            | Settlement::DeadLetter { .. }
-            | Settlement::Discard { .. } => settlement,
-        }
-    }
-
-    fn slot(&self, from: Timestamp, endpoint: &Endpoint, now: Timestamp) -> Timestamp {
-        let interval = endpoint.rate.map(|rate| rate.interval());
+    ) -> (Settlement, Option<Diversion>) {
+        let Settlement::Defer { until, why } = settlement else {
+            return (settlement, None);
+        };
         let mut state = self.state();
-        let interval = interval.unwrap_or_default().max(LEAST_SPACING);
-        let spacing = spacing(endpoint.max_in_flight, state.slowness(), interval);
-        let chance = rand::random();
-        let (until, next_slot) = reserve(state.next_slot, spacing, chance, from, now);
-        state.next_slot = Some(next_slot);
-        until
+        let deferral = if why == DeferReason::Paused {
+            // Nobody knows until when, so no slots are reserved: it is looked at now and then.
+            let latest = until + duration(until, now) / 4;
+            let diversion = state.diversion(delivery, now, |_| (until, latest));
+            let until = until + duration(latest, until).mul_f64(rand::random());
+            Deferral {
+                until,
+                why,
+                diversion,
+            }
+        } else {
+            let spacing = self.spacing(&state, endpoint).max(LEAST_SPACING);
+            state.defer(delivery, (until, why), spacing, now)
+        };
+        let Deferral {
+            until,
+            why,
+            diversion,
+        } = deferral;
+        (Settlement::Defer { until, why }, diversion)
     }
 
     /// Waits briefly for a place in flight and for the rate, in this order.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         delivery: &Delivery,
+        load: Load,
         endpoint: &Endpoint,
         now: impl Fn() -> Timestamp,
     ) -> Entry {
-        let (cap, interval) = (
-            endpoint.max_in_flight,
-            endpoint.rate.map(|rate| rate.interval()),
-        );
-        let interval = interval.unwrap_or_default();
-        // Whoever comes back from a slot has waited its turn already.
-        let new_here = delivery.wait.is_none();
-        let spacing = {
-            let state = self.state();
-            let expected = expected_wait(state.waiting, cap, state.slowness(), interval);
-            let slots_taken = new_here && state.next_slot.is_some_and(|slot| slot > now());
-            let spacing = spacing(cap, state.slowness(), interval);
-            if expected <= LONGEST_HOLD && !slots_taken {
-                Ok(spacing)
-            } else {
-                Err(spacing)
-            }
-        };
-        let overload = if interval.is_zero() {
-            DeferReason::OverShare
-        } else {
-            DeferReason::OverRate
-        };
-        match spacing {
-            Ok(spacing) => match time::timeout(LONGEST_HOLD, self.place(cap)).await {
-                Ok(place) => self.pace(place, endpoint, delivery, now).await,
-                Err(_) => self.defer(spacing, DeferReason::OverShare, now()),
+        match self.receive(delivery, load, endpoint, now()) {
+            Arrival::Place(place) => self.pace(place, endpoint, delivery, now).await,
+            Arrival::Wait(mut line) => match self.wait(&mut line, endpoint).await {
+                Some(place) => self.pace(place, endpoint, delivery, now).await,
+                None => Entry::Defer(self.turn_away(delivery, endpoint, Duration::ZERO, now())),
             },
-            Err(spacing) => self.defer(spacing, overload, now()),
+            Arrival::Defer(deferral) => Entry::Defer(deferral),
         }
     }
 
-    /// Waits for a place in flight.
-    async fn place(self: &Arc<Self>, cap: u16) -> Place {
-        let _waiting = Waiting::new(self);
-        loop {
-            let freed = self.freed.notified();
-            {
-                let mut state = self.state();
-                if state.in_flight.len() < usize::from(cap) {
-                    let number = state.next_number;
-                    state.next_number += 1;
-                    state.in_flight.insert(number, Instant::now());
-                    return Place {
-                        lane: Arc::clone(self),
-                        number,
-                        pass: None,
-                    };
-                }
-            }
-            freed.await;
+    fn receive(
+        self: &Arc<Self>,
+        delivery: &Delivery,
+        load: Load,
+        endpoint: &Endpoint,
+        now: Timestamp,
+    ) -> Arrival {
+        let mut state = self.state();
+        state.places.allow(self.ceiling(endpoint));
+        let class = Class::from(delivery);
+        // Whoever comes back has waited its turn already.
+        if let Some(wait) = delivery.wait {
+            state.slots.came_back(wait);
         }
+        let queues = delivery.wait.is_none() && state.slots.are_taken(now);
+        if queues || !self.may_wait(&state, class, load, endpoint) {
+            let spacing = self.spacing(&state, endpoint);
+            let to = (now, over(endpoint));
+            return Arrival::Defer(state.turn_away(delivery, to, spacing, now));
+        }
+        if state.places.is_open() {
+            let number = state.places.take(load);
+            return Arrival::Place(self.place(number, load));
+        }
+        let (ticket, granted) = state.places.line_up(class, load);
+        Arrival::Wait(InLine {
+            lane: Arc::clone(self),
+            class,
+            ticket,
+            granted,
+        })
+    }
+
+    /// Whether it is worth waiting here, or keeps too much from others.
+    fn may_wait(&self, state: &State, class: Class, load: Load, endpoint: &Endpoint) -> bool {
+        let spacing = self.spacing(state, endpoint);
+        let expected = spacing.saturating_mul(state.places.ahead_of(class));
+        state.places.can_hold(load, expected, self.bounds)
+    }
+
+    /// Waits for a place, for as long as it is worth it.
+    async fn wait(&self, line: &mut InLine, endpoint: &Endpoint) -> Option<Place> {
+        let longest = Instant::now() + LONGEST_HOLD;
+        loop {
+            if let Ok(granted) = time::timeout(LOOK_AGAIN, &mut line.granted).await {
+                return granted.ok();
+            }
+            let state = self.state();
+            if Instant::now() >= longest || !self.is_worth_waiting(&state, line.class, endpoint) {
+                return None;
+            }
+        }
+    }
+
+    fn is_worth_waiting(&self, state: &State, class: Class, endpoint: &Endpoint) -> bool {
+        let ahead = state.places.ahead_of(class).saturating_sub(1);
+        let expected = self.spacing(state, endpoint).saturating_mul(ahead);
+        state.places.can_hold(Load::NONE, expected, self.bounds)
     }
 
     /// Waits for the rate, with a place in flight held.
@@ -231,41 +308,46 @@ impl Lane {
         now: impl Fn() -> Timestamp,
     ) -> Entry {
         if let Some(rate) = endpoint.rate {
-            let limiter = self
-                .state()
-                .pace
-                .limiter_for(rate, delivery.last_start, now());
-            let started = time::timeout(LONGEST_HOLD, self.wait_for_rate(&limiter)).await;
-            if !matches!(started, Ok(true)) {
-                return self.defer(rate.interval(), DeferReason::OverRate, now());
+            let limiter = {
+                let mut state = self.state();
+                state.pace.limiter_for(rate, delivery.last_start, now())
+            };
+            if let Err(early) = self.wait_for_rate(&limiter).await {
+                drop(place);
+                return Entry::Defer(self.turn_away(delivery, endpoint, early, now()));
             }
         }
         let mut state = self.state();
-        match state.standing.breaker.admit(now()) {
+        let now = now();
+        match state.standing.breaker.admit(now) {
             Admission::Go(pass) => place.pass = Some(pass),
             Admission::Wait(until) => {
+                let spacing = self.spacing(&state, endpoint).max(LEAST_SPACING);
+                let why = DeferReason::CircuitOpen;
+                let deferral = state.defer(delivery, (until, why), spacing, now);
                 drop(state);
-                let (until, why) = (self.slot(until, endpoint, now()), DeferReason::CircuitOpen);
-                return Entry::Defer { until, why };
+                return Entry::Defer(deferral);
             }
         }
-        // The time spent waiting for the rate says nothing about the receiver.
-        state.in_flight.insert(place.number, Instant::now());
-        state.pace.last_start = Some(now());
+        state.places.start(place.number);
+        state.pace.last_start = Some(now);
         drop(state);
         Entry::Go(place)
     }
 
-    /// Whether the rate allows a start within the time that deliveries are held here.
-    async fn wait_for_rate(&self, limiter: &DefaultDirectRateLimiter) -> bool {
-        let _turn = self.turn.lock().await;
+    /// Waits until the rate allows a start; `Err` says how much longer that is than deliveries wait here.
+    async fn wait_for_rate(&self, limiter: &DefaultDirectRateLimiter) -> Result<(), Duration> {
+        let longest = Instant::now() + LONGEST_HOLD;
+        let Ok(_turn) = time::timeout_at(longest, self.turn.lock()).await else {
+            return Err(Duration::ZERO);
+        };
         loop {
             match limiter.check() {
-                Ok(()) => return true,
+                Ok(()) => return Ok(()),
                 Err(early) => {
                     let wait = early.wait_time_from(DefaultClock::default().now());
-                    if wait > LONGEST_HOLD {
-                        return false;
+                    if Instant::now() + wait > longest {
+                        return Err(wait);
                     }
                     time::sleep(wait).await;
                 }
@@ -273,11 +355,46 @@ impl Lane {
         }
     }
 
-    fn defer(&self, spacing: Duration, why: DeferReason, now: Timestamp) -> Entry {
+    /// Defers one that waited here in vain, for at least `early`.
+    fn turn_away(
+        &self,
+        delivery: &Delivery,
+        endpoint: &Endpoint,
+        early: Duration,
+        now: Timestamp,
+    ) -> Deferral {
         let mut state = self.state();
-        let (until, next_slot) = reserve(state.next_slot, spacing, rand::random(), now, now);
-        state.next_slot = Some(next_slot);
-        Entry::Defer { until, why }
+        let spacing = self.spacing(&state, endpoint);
+        state.turn_away(delivery, (now + early, over(endpoint)), spacing, now)
+    }
+
+    /// Gives free places to those who wait for one.
+    fn hand_out(self: &Arc<Self>, state: &mut State) {
+        while let Some(waiter) = state.places.next_in_line() {
+            let number = state.places.take(waiter.load);
+            if let Err(mut unwanted) = waiter.grant.send(self.place(number, waiter.load)) {
+                unwanted.lane = None;
+                state.places.release(number, unwanted.load);
+            }
+        }
+    }
+
+    fn place(self: &Arc<Self>, number: u64, load: Load) -> Place {
+        Place {
+            lane: Some(Arc::clone(self)),
+            number,
+            load,
+            pass: None,
+        }
+    }
+
+    fn ceiling(&self, endpoint: &Endpoint) -> u16 {
+        endpoint.max_in_flight.min(self.bounds.in_flight)
+    }
+
+    fn spacing(&self, state: &State, endpoint: &Endpoint) -> Duration {
+        let places = &state.places;
+        spacing(places.at_most(), places.slowness(), interval(endpoint))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -288,46 +405,100 @@ impl Lane {
 }
 
 impl State {
-    /// How long an attempt takes: the average, or the age of the oldest in flight if that is more.
-    fn slowness(&self) -> Duration {
-        let oldest = self
-            .in_flight
-            .first_key_value()
-            .map(|(_, start)| start.elapsed());
-        self.typical.max(oldest).unwrap_or_default()
+    /// Defers behind everyone who has a slot.
+    fn defer(
+        &mut self,
+        delivery: &Delivery,
+        (from, why): (Timestamp, DeferReason),
+        spacing: Duration,
+        now: Timestamp,
+    ) -> Deferral {
+        let slots = &mut self.slots;
+        let until = slots.reserve(from, spacing, rand::random(), now);
+        let diversion = self.diversion(delivery, now, |(slots, many)| {
+            slots.range(from, spacing, many, now)
+        });
+        Deferral {
+            until,
+            why,
+            diversion,
+        }
+    }
+
+    /// Defers one that finds no room: a newcomer behind all who have a slot, and one that has waited its
+    /// turn before them.
+    fn turn_away(
+        &mut self,
+        delivery: &Delivery,
+        (from, why): (Timestamp, DeferReason),
+        spacing: Duration,
+        now: Timestamp,
+    ) -> Deferral {
+        if delivery.wait.is_none() {
+            let from = (from - spacing).max(now);
+            return self.defer(delivery, (from, why), spacing, now);
+        }
+        let chance = rand::random();
+        Deferral {
+            until: self.slots.reserve_near(from, spacing, chance, now),
+            why,
+            diversion: None,
+        }
+    }
+
+    /// Counts a newcomer that is deferred, and says what routers have to know if there are too many.
+    fn diversion(
+        &mut self,
+        delivery: &Delivery,
+        now: Timestamp,
+        range: impl FnOnce((&Slots, u32)) -> (Timestamp, Timestamp),
+    ) -> Option<Diversion> {
+        if delivery.wait.is_some() {
+            return None;
+        }
+        let many = self.flood.deferred(Instant::now())?;
+        let (from, until) = range((&self.slots, many));
+        let expires = now + KEEP_AWAY;
+        Some(Diversion {
+            from,
+            until,
+            expires,
+        })
     }
 }
 
-/// Counts a delivery as waiting, however its wait ends.
-struct Waiting<'a>(&'a Lane);
-
-impl<'a> Waiting<'a> {
-    fn new(lane: &'a Lane) -> Self {
-        lane.state().waiting += 1;
-        Self(lane)
-    }
-}
-
-impl Drop for Waiting<'_> {
+impl Drop for InLine {
     fn drop(&mut self) {
-        self.0.state().waiting -= 1;
+        self.lane.state().places.leave(self.class, self.ticket);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.lane.state();
+        let Some(lane) = self.lane.take() else {
+            return;
+        };
+        let mut state = lane.state();
         if let Some(pass) = &self.pass {
             state.standing.breaker.give_back(pass);
         }
-        if let Some(start) = state.in_flight.remove(&self.number) {
-            let took = start.elapsed();
-            let smoothed = state
-                .typical
-                .map_or(took, |typical| (typical * 4 + took) / 5);
-            state.typical = Some(smoothed);
-        }
-        drop(state);
-        self.lane.freed.notify_one();
+        state.places.release(self.number, self.load);
+        lane.hand_out(&mut state);
+    }
+}
+
+fn interval(endpoint: &Endpoint) -> Duration {
+    endpoint
+        .rate
+        .map(|rate| rate.interval())
+        .unwrap_or_default()
+}
+
+/// Why one waits that is not allowed to start.
+fn over(endpoint: &Endpoint) -> DeferReason {
+    if endpoint.rate.is_some() {
+        DeferReason::OverRate
+    } else {
+        DeferReason::OverShare
     }
 }

@@ -5,22 +5,33 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use fanfare_model::EndpointId;
+use fanfare_model::{EndpointId, Timestamp};
 
-use crate::lane::Lane;
+use crate::lane::{Bounds, Lane};
 
-/// How many lanes are made between two looks for ones that nobody uses any more.
+/// How many lanes are made between two looks for ones that nobody needs any more.
 const LOOK_EVERY: usize = 10_000;
 
 /// The lanes, made as they are needed.
-#[derive(Default)]
 pub(crate) struct Lanes {
     lanes: Mutex<HashMap<EndpointId, Arc<Lane>>>,
+    bounds: Bounds,
 }
 
 impl Lanes {
+    /// `bounds` holds for each lane.
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let lanes = Mutex::default();
+        Self { lanes, bounds }
+    }
+
     /// The lane of an endpoint. `exists` tells which endpoints are still registered.
-    pub(crate) fn of(&self, id: EndpointId, exists: impl Fn(EndpointId) -> bool) -> Arc<Lane> {
+    pub(crate) fn of(
+        &self,
+        id: EndpointId,
+        now: Timestamp,
+        exists: impl Fn(EndpointId) -> bool,
+    ) -> Arc<Lane> {
         let mut lanes = self
             .lanes
             .lock()
@@ -29,8 +40,15 @@ impl Lanes {
             return Arc::clone(lane);
         }
         if lanes.len() % LOOK_EVERY == LOOK_EVERY - 1 {
-            lanes.retain(|id, lane| exists(*id) || Arc::strong_count(lane) > 1);
+            let is_needed = |id, lane: &Arc<Lane>| {
+                Arc::strong_count(lane) > 1 || (exists(id) && !lane.is_as_new(now))
+            };
+            lanes.retain(|id, lane| is_needed(*id, lane));
         }
-        Arc::clone(lanes.entry(id).or_insert_with(|| Arc::new(Lane::new())))
+        Arc::clone(
+            lanes
+                .entry(id)
+                .or_insert_with(|| Arc::new(Lane::new(self.bounds))),
+        )
     }
 }

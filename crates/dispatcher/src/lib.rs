@@ -21,6 +21,7 @@ mod egress;
 mod request;
 
 mod crashed;
+mod floods;
 mod operational;
 mod reports;
 mod settle;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_model::{DisabledReason, FailureClass, Settlement};
+use fanfare_model::{Delivery, DisabledReason, FailureClass, Settlement};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter, UpDownCounter},
@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     end_to_end_seconds: Histogram<f64>,
     settlements: Counter<u64>,
     hops: Counter<u64>,
+    waits: Counter<u64>,
+    floods: Counter<u64>,
     circuits: Counter<u64>,
     disabled: Counter<u64>,
     untold: Counter<u64>,
@@ -61,7 +63,15 @@ impl Metrics {
             ),
             hops: counter(
                 "fanfare_dispatcher_hops",
-                "Hops in the delay line, by why they wait",
+                "Hops in the delay line, by kind of wait: `retry`, `deferral` or `schedule`",
+            ),
+            waits: counter(
+                "fanfare_dispatcher_waits",
+                "Waits that began here, by kind; hops by waits is how many hops one takes",
+            ),
+            floods: counter(
+                "fanfare_dispatcher_floods",
+                "Times that routers were told of a flooded endpoint",
             ),
             circuits: counter(
                 "fanfare_dispatcher_circuits",
@@ -119,8 +129,51 @@ impl Metrics {
         self.untold.add(1, &[]);
     }
 
-    pub(crate) fn hop(&self, why: &'static str) {
-        self.hops.add(1, &[KeyValue::new("why", why)]);
+    pub(crate) fn flood(&self) {
+        self.floods.add(1, &[]);
+    }
+
+    /// A delivery goes into the delay line, at the beginning of its wait or in the middle of it.
+    pub(crate) fn hop(&self, kind: WaitKind, begins: bool) {
+        let label = [KeyValue::new("wait", kind.name())];
+        self.hops.add(1, &label);
+        if begins {
+            self.waits.add(1, &label);
+        }
+    }
+}
+
+/// What a wait in the delay line is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitKind {
+    /// For the next attempt after one that failed.
+    Retry,
+    /// For a turn, a pause or a receiver.
+    Deferral,
+    /// For the beginning: `deliverafter`, the first wait of a schedule, or a flood that a router held back.
+    Schedule,
+}
+
+impl WaitKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Deferral => "deferral",
+            Self::Schedule => "schedule",
+        }
+    }
+
+    /// The wait that a delivery is in. One that a router began says so by having begun when it was routed.
+    pub(crate) fn of(delivery: &Delivery) -> Self {
+        let since = delivery.wait.map(|wait| wait.since);
+        let failed = delivery.failures.as_ref().map(|past| past.last_at);
+        if since.is_some() && since == failed {
+            Self::Retry
+        } else if since == Some(delivery.first_seen) {
+            Self::Schedule
+        } else {
+            Self::Deferral
+        }
     }
 }
 
@@ -132,5 +185,39 @@ pub(crate) fn names(settlement: &Settlement) -> (&'static str, &'static str) {
         Settlement::Defer { why, .. } => ("defer", why.name()),
         Settlement::DeadLetter { reason, .. } => ("dead_letter", reason.name()),
         Settlement::Discard { reason } => ("discard", reason.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_model::{Event, Failure};
+
+    use super::*;
+    use crate::request::tests::{at, delivery};
+
+    #[test]
+    fn the_kind_of_a_wait_can_be_told_from_the_delivery() {
+        let fresh = || delivery(Event::for_tests("t", "s", "1", "a", b"{}"));
+        let failure = || Failure {
+            class: FailureClass::Timeout,
+            status: None,
+            error: String::new(),
+        };
+        let seen = fresh().first_seen;
+        let later = seen + Duration::from_secs(5);
+        let until = at(9_000_000_000);
+        let retried = fresh().after_failure(failure(), later, Some(until));
+        let deferred = retried.clone().waiting(
+            until + Duration::from_secs(1),
+            later + Duration::from_secs(1),
+        );
+        for (delivery, expected) in [
+            (fresh().waiting(until, seen), WaitKind::Schedule),
+            (fresh().waiting(until, later), WaitKind::Deferral),
+            (retried, WaitKind::Retry),
+            (deferred, WaitKind::Deferral),
+        ] {
+            assert_eq!(WaitKind::of(&delivery), expected, "{delivery:?}");
+        }
     }
 }

@@ -26,7 +26,8 @@ use crate::{
     attempt::attempt,
     breaker::Change,
     crashed, decide,
-    lane::{Entry, Lane, Place, Turn},
+    floods::Floods,
+    lane::{Bounds, Deferral, Diversion, Entry, Lane, Load, Place, Turn},
     lanes::Lanes,
     metrics::{Metrics, names},
     operational,
@@ -49,6 +50,7 @@ pub struct Dispatcher {
     lanes: Lanes,
     seen: Seen,
     settler: Settler,
+    floods: Floods,
     reports: Arc<Reports>,
     metrics: Arc<Metrics>,
 }
@@ -83,13 +85,14 @@ impl Dispatcher {
         );
         Self {
             seen: Seen::new(settings.seen_window),
+            floods: Floods::new(broker, clock.clone(), Arc::clone(&metrics)),
+            lanes: Lanes::new(bounds(&settings)),
             broker: broker.clone(),
             settings,
             topology,
             snapshots,
             egress,
             clock,
-            lanes: Lanes::default(),
             settler,
             reports,
             metrics,
@@ -199,6 +202,7 @@ impl Dispatcher {
         if redelivered && deliveries.len() > 1 {
             return self.settler.split(deliveries, receipt).await;
         }
+        let parts = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         let receipts = receipt.split(deliveries.len());
         let held = deliveries
             .into_iter()
@@ -208,6 +212,10 @@ impl Dispatcher {
                 key: routing_key
                     .parse()
                     .unwrap_or_else(|_| self.topology.partition_of(delivery.endpoint)),
+                load: Load {
+                    bytes: delivery.event.size(),
+                    share: (Load::MESSAGE / parts).max(1),
+                },
                 delivery,
                 receipt,
             });
@@ -217,7 +225,7 @@ impl Dispatcher {
     async fn handle_one(&self, mut held: Held, shutdown: &CancellationToken) {
         let settlement = match self.seen.claim((&held.delivery).into()) {
             Claim::Fresh(in_hand) => {
-                return match self.settlement_of(&mut held.delivery, shutdown).await {
+                return match self.settlement_of(&mut held, shutdown).await {
                     Some(settlement) => self.settler.settle(held, settlement, Some(in_hand)).await,
                     None => self.settler.give_back(held).await,
                 };
@@ -236,10 +244,10 @@ impl Dispatcher {
     /// What becomes of a delivery; `None` when the dispatcher stops before it is attempted.
     async fn settlement_of(
         &self,
-        delivery: &mut Delivery,
+        held: &mut Held,
         shutdown: &CancellationToken,
     ) -> Option<Settlement> {
-        let now = self.clock.now();
+        let (now, load, delivery) = (self.clock.now(), held.load, &mut held.delivery);
         if let Some(wait) = delivery.wait
             && self.topology.delay_line().next_hop(wait, now).is_some()
         {
@@ -256,15 +264,23 @@ impl Dispatcher {
         };
         let lane = self
             .lanes
-            .of(endpoint.id, |id| snapshot.endpoint(id).is_some());
+            .of(endpoint.id, now, |id| snapshot.endpoint(id).is_some());
         let view = lane.view(endpoint, now);
         if let Some(settlement) = decide::before_attempt(delivery, endpoint, view, now) {
-            return Some(lane.spread(settlement, endpoint, now));
+            let (settlement, diversion) = lane.spread(settlement, delivery, endpoint, now);
+            self.divert(endpoint, diversion);
+            return Some(settlement);
         }
-        let entering = lane.enter(delivery, endpoint, || self.clock.now());
+        let entering = lane.enter(delivery, load, endpoint, || self.clock.now());
         match shutdown.run_until_cancelled(entering).await? {
             Entry::Go(place) => Some(self.attempt(delivery, endpoint, &lane, place).await),
-            Entry::Defer { until, why } => {
+            Entry::Defer(deferral) => {
+                let Deferral {
+                    until,
+                    why,
+                    diversion,
+                } = deferral;
+                self.divert(endpoint, diversion);
                 // Whoever owns the endpoint when it comes back goes on at the rate from here.
                 delivery.last_start = lane.last_start();
                 Some(Settlement::Defer { until, why })
@@ -272,11 +288,17 @@ impl Dispatcher {
         }
     }
 
+    fn divert(&self, endpoint: &Endpoint, diversion: Option<Diversion>) {
+        if let Some(diversion) = diversion {
+            self.floods.tell(endpoint, diversion);
+        }
+    }
+
     async fn attempt(
         &self,
         delivery: &Delivery,
         endpoint: &Endpoint,
-        lane: &Lane,
+        lane: &Arc<Lane>,
         place: Place,
     ) -> Settlement {
         self.metrics.attempt_starts();
@@ -351,6 +373,16 @@ fn log_attempt(delivery: &Delivery, outcome: &Outcome, settlement: &Settlement, 
         reason,
         "delivery attempted"
     );
+}
+
+/// What one lane may take of what all share: so little that it takes several to fill it.
+fn bounds(settings: &Settings) -> Bounds {
+    let messages = (settings.prefetch / 4).max(1);
+    Bounds {
+        bytes: settings.memory_budget as usize / 16,
+        messages,
+        in_flight: messages,
+    }
 }
 
 /// How much a dispatcher wants a partition: the owner is the one who wants it most.

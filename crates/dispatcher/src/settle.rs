@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanfare_broker::{PublishFault, Publisher, Receipt, Topology};
+use fanfare_broker::{Bundler, PublishFault, Publisher, Receipt, Topology};
 use fanfare_model::{
     Clock, DeadLetter, DeadLetterReason, Delivery, Failure, PartitionKey, Settlement, Timestamp,
 };
@@ -13,15 +13,21 @@ use fanfare_wire::{
 use tracing::warn;
 
 use crate::{
-    metrics::{Metrics, names},
+    lane::Load,
+    metrics::{Metrics, WaitKind},
     operational,
     reports::Reports,
     seen::InHand,
 };
 
+/// How many deliveries that wait together share a message. Without that, a flood of one endpoint would be
+/// deferred at the pace of single messages, and its neighbours would wait for that.
+const MOST_WAITING_TOGETHER: usize = 16;
+
 /// Where copies and dead letters go.
 pub(crate) struct Settler {
     publisher: Publisher,
+    bundler: Bundler,
     topology: Arc<Topology>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -33,6 +39,8 @@ pub(crate) struct Held {
     pub(crate) delivery: Delivery,
     /// The partition it came from and goes back to.
     pub(crate) key: PartitionKey,
+    /// What it takes while it is here.
+    pub(crate) load: Load,
     pub(crate) receipt: Receipt,
 }
 
@@ -45,6 +53,7 @@ impl Settler {
         reports: Arc<Reports>,
     ) -> Self {
         Self {
+            bundler: Bundler::new(publisher.clone(), clock.clone(), MOST_WAITING_TOGETHER),
             publisher,
             topology,
             clock,
@@ -62,6 +71,7 @@ impl Settler {
             delivery,
             key,
             receipt,
+            ..
         } = held;
         let id = delivery.id;
         self.metrics.settled(&settlement);
@@ -112,7 +122,7 @@ impl Settler {
         settlement: Settlement,
     ) -> Result<(), PublishFault> {
         let now = self.clock.now();
-        let (_, reason) = names(&settlement);
+        let before = delivery.wait;
         let waits = match settlement {
             Settlement::Delivered | Settlement::Discard { .. } => return Ok(()),
             Settlement::DeadLetter { reason, failure } => {
@@ -121,8 +131,9 @@ impl Settler {
             Settlement::Retry { at, failure } => delivery.after_failure(failure, now, Some(at)),
             Settlement::Defer { until, .. } => delivery.waiting(until, now),
         };
-        self.metrics.hop(reason);
-        self.publish_copy(&waits, key).await
+        self.metrics.hop(WaitKind::of(&waits), waits.wait != before);
+        let address = self.topology.next_address(waits.wait, key, now);
+        self.bundler.publish(address, waits).await
     }
 
     async fn publish_copy(

@@ -39,7 +39,7 @@ pub(crate) fn deliveries(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use fanfare_model::{
         AttributeValue, DisableAfter, DisabledReason, Endpoint, EndpointId, EndpointState,
         Schedule, SigningSecret, StatusSet,
@@ -48,11 +48,16 @@ mod tests {
 
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
+    pub(crate) fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn endpoint(number: u128, tenant: &str, pattern: &str, state: EndpointState) -> Endpoint {
+    pub(crate) fn endpoint(
+        number: u128,
+        tenant: &str,
+        pattern: &str,
+        state: EndpointState,
+    ) -> Endpoint {
         Endpoint {
             id: EndpointId::from_uuid(Uuid::from_u128(number)),
             tenant: tenant.parse().unwrap(),

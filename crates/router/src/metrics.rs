@@ -9,6 +9,7 @@ use opentelemetry::{
 pub(crate) struct Metrics {
     events: Counter<u64>,
     deliveries: Counter<u64>,
+    diverted: Counter<u64>,
 }
 
 /// What became of a message on `events`.
@@ -30,6 +31,12 @@ impl Metrics {
                 .u64_counter("fanfare_router_deliveries")
                 .with_description("Deliveries handed on")
                 .build(),
+            diverted: meter
+                .u64_counter("fanfare_router_diverted")
+                .with_description(
+                    "Deliveries of flooded endpoints that went straight to the delay line",
+                )
+                .build(),
         }
     }
 
@@ -40,6 +47,10 @@ impl Metrics {
             EventFate::Rejected => "rejected",
         };
         self.events.add(1, &[KeyValue::new("fate", fate)]);
+    }
+
+    pub(crate) fn diverted(&self) {
+        self.diverted.add(1, &[]);
     }
 
     pub(crate) fn deliveries(&self, count: usize) {

@@ -5,12 +5,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use fanfare_broker::{Broker, Message, PublishFault, Publisher, Subscription, Topology};
-use fanfare_model::{Clock, Delivery};
-use fanfare_registry::Snapshots;
+use fanfare_broker::{Broker, Bundler, Message, PublishFault, Publisher, Subscription, Topology};
+use fanfare_model::{Clock, Delivery, Wait};
+use fanfare_registry::{Snapshot, Snapshots};
 use fanfare_wire::{
-    DecodedEvent, Envelope, EventLimits, EventRejection, decode_event, encode_bundle,
-    encode_rejected,
+    DecodedEvent, Envelope, EventLimits, EventRejection, decode_event, encode_rejected,
 };
 use futures_util::future::try_join_all;
 use opentelemetry::metrics::Meter;
@@ -18,9 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    Settings,
-    bundler::Bundler,
-    decide,
+    Diversions, Settings, decide,
     metrics::{EventFate, Metrics},
 };
 
@@ -33,6 +30,7 @@ pub struct Router {
     snapshots: Snapshots,
     publisher: Publisher,
     bundler: Bundler,
+    diversions: Diversions,
     topology: Arc<Topology>,
     limits: EventLimits,
     clock: Clock,
@@ -51,12 +49,8 @@ impl Router {
         let (publisher, topology) = (broker.publisher(), Arc::clone(broker.topology()));
         Self {
             snapshots,
-            bundler: Bundler::new(
-                publisher.clone(),
-                Arc::clone(&topology),
-                clock.clone(),
-                settings.max_bundle.into(),
-            ),
+            bundler: Bundler::new(publisher.clone(), clock.clone(), settings.max_bundle.into()),
+            diversions: Diversions::default(),
             publisher,
             topology,
             limits: EventLimits {
@@ -65,6 +59,11 @@ impl Router {
             clock,
             metrics: Metrics::new(meter),
         }
+    }
+
+    /// Where to tell it which endpoints are flooded.
+    pub fn diversions(&self) -> Diversions {
+        self.diversions.clone()
     }
 }
 
@@ -126,6 +125,7 @@ impl Router {
         let DecodedEvent { event, trace } = decoded;
         let event = Arc::new(event);
         let mut deliveries = decide::deliveries(&event, &trace, &snapshot, self.clock.now());
+        self.divert(&mut deliveries, &snapshot);
         let count = deliveries.len();
         while !deliveries.is_empty() {
             let page = deliveries.split_off(deliveries.len().saturating_sub(PAGE));
@@ -150,19 +150,31 @@ impl Router {
         Ok(())
     }
 
-    /// Publishes a delivery: bundled when it is due, singly into the delay line when it has to wait.
-    async fn publish(&self, delivery: Delivery) -> Result<(), PublishFault> {
+    /// Lets deliveries of flooded endpoints wait from the beginning.
+    fn divert(&self, deliveries: &mut [Delivery], snapshot: &Snapshot) {
+        if self.diversions.are_none() {
+            return;
+        }
         let now = self.clock.now();
-        let hop = delivery
-            .wait
-            .and_then(|wait| self.topology.delay_line().next_hop(wait, now));
-        let Some(tier) = hop else {
-            return self.bundler.publish(delivery).await;
-        };
+        for delivery in deliveries {
+            let Some(endpoint) = snapshot.endpoint(delivery.endpoint) else {
+                continue;
+            };
+            let chance = rand::random();
+            if let Some(until) = self.diversions.wait_of(delivery, endpoint, chance, now) {
+                let since = delivery.first_seen;
+                delivery.wait = Some(Wait { since, until });
+                self.metrics.diverted();
+            }
+        }
+    }
+
+    /// Publishes a delivery to its partition, or to the delay line when it has to wait.
+    async fn publish(&self, delivery: Delivery) -> Result<(), PublishFault> {
         let key = self.topology.partition_of(delivery.endpoint);
-        let address = self.topology.delay_address(tier, key);
-        let bundle = encode_bundle(std::slice::from_ref(&delivery), now);
-        self.publisher.publish_patiently(&address, bundle).await
+        let now = self.clock.now();
+        let address = self.topology.next_address(delivery.wait, key, now);
+        self.bundler.publish(address, delivery).await
     }
 
     async fn reject(

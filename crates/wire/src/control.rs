@@ -1,6 +1,6 @@
 //! What processes tell each other beside the events: small JSON messages that may be lost.
 
-use fanfare_model::Timestamp;
+use fanfare_model::{EndpointId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{Envelope, Headers, Properties};
@@ -17,6 +17,19 @@ pub enum ControlMessage {
         /// The version.
         version: u64,
     },
+    /// An endpoint gets far more than it takes: routers do well to send its deliveries straight to the delay line.
+    EndpointFlooded {
+        /// Which one.
+        endpoint: EndpointId,
+        /// The change of the endpoint that this is about; it means nothing after the next one.
+        as_of: Timestamp,
+        /// Its deliveries are to come back at times spread between this
+        from: Timestamp,
+        /// and this.
+        until: Timestamp,
+        /// Until when this holds.
+        expires: Timestamp,
+    },
 }
 
 impl ControlMessage {
@@ -24,12 +37,13 @@ impl ControlMessage {
     pub fn encode(&self, now: Timestamp) -> Envelope {
         let name = match self {
             Self::RegistryChanged { version } => format!("registry_changed-{version}"),
+            Self::EndpointFlooded { endpoint, .. } => format!("endpoint_flooded-{endpoint}"),
         };
         Envelope {
             properties: Properties::ours(name.clone(), name, MESSAGE_TYPE, CONTENT_TYPE, now),
             headers: Headers::default(),
             body: serde_json::to_vec(self)
-                .expect("numbers always serialize")
+                .expect("numbers and names always serialize")
                 .into(),
         }
     }
@@ -54,6 +68,16 @@ mod tests {
             envelope.body,
             r#"{"kind":"registry_changed","version":7}"#.as_bytes()
         );
+        assert_eq!(ControlMessage::decode(&envelope), Some(message));
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let message = ControlMessage::EndpointFlooded {
+            endpoint: EndpointId::from_bytes([7; 16]),
+            as_of: at(1),
+            from: at(2),
+            until: at(3),
+            expires: at(4),
+        };
+        let envelope = message.encode(at(9));
         assert_eq!(ControlMessage::decode(&envelope), Some(message));
         for unknown in [
             "",

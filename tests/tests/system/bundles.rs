@@ -1,10 +1,10 @@
 //! Several deliveries in one message: each is settled by itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use fanfare_broker::{Broker, Subscription};
 use fanfare_model::{Delivery, Endpoint, Event, TraceContext};
-use fanfare_testkit::{Behaviour, Receiver, TestBroker, Version, wall_clock};
+use fanfare_testkit::{Behaviour, ReceivedRequest, Receiver, TestBroker, Version, wall_clock};
 use fanfare_tests::{PATIENCE, Pipeline, on_each_rabbitmq};
 use fanfare_wire::encode_bundle;
 use tokio_util::sync::CancellationToken;
@@ -61,10 +61,18 @@ async fn every_delivery_of_a_bundle_is_settled_by_itself(version: Version) {
     ids.dedup();
     assert_eq!(ids.len(), 5);
 
-    // One message, five fates: each failed delivery waits alone.
+    // One message, five fates: each delivery waits for itself, whatever it shares a message with.
     receiver.behave("/a", Behaviour::status(500));
     publish_bundle(&connection, &endpoint, 10..15).await;
-    pipeline.expect_depth("fanfare.delay.4s", 5).await;
+    receiver.expect_requests(10, PATIENCE).await;
+    receiver.behave("/a", Behaviour::status(200));
+    let requests = receiver.expect_requests(15, PATIENCE).await;
+    let ids_of = |requests: &[ReceivedRequest]| {
+        let ids = requests.iter().map(|request| request.id().to_owned());
+        ids.collect::<BTreeSet<_>>()
+    };
+    let (failed, retried) = (ids_of(&requests[5..10]), ids_of(&requests[10..]));
+    assert_eq!((failed.len(), &failed), (5, &retried));
     connection.close().await;
     pipeline.stop().await;
 }

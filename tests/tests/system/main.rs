@@ -6,5 +6,7 @@ mod bad_events;
 mod bundles;
 mod delivery;
 mod failing;
+mod floods;
+mod hostile;
 mod other_languages;
 mod waiting;

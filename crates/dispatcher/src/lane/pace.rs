@@ -13,6 +13,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// Whether there is nothing to remember.
+    pub(super) fn is_as_new(&self) -> bool {
+        self.limiter.is_none()
+    }
+
     /// The limiter for `rate`, which goes on from the last start that is known here or to the delivery.
     pub(super) fn limiter_for(
         &mut self,

@@ -29,6 +29,14 @@ pub(crate) struct Turn {
 }
 
 impl Standing {
+    /// Whether there is nothing to remember.
+    pub(super) fn is_as_new(&self) -> bool {
+        self.held_back_until.is_none()
+            && self.breaker.is_closed()
+            && self.failing.is_none()
+            && self.given_up.is_none()
+    }
+
     pub(super) fn is_of_another(&self, endpoint: &Endpoint) -> bool {
         self.as_of != Some(endpoint.updated_at)
     }

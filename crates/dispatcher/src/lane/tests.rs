@@ -9,6 +9,17 @@ use crate::{
     request::tests::{at, endpoint},
 };
 
+const BOUNDS: Bounds = Bounds {
+    bytes: 1 << 20,
+    messages: 64,
+    in_flight: 64,
+};
+
+const LOAD: Load = Load {
+    bytes: 100,
+    share: Load::MESSAGE,
+};
+
 fn delivery() -> Delivery {
     let event = Arc::new(Event::for_tests("t", "s", "1", "a", b"{}"));
     let id = endpoint("https://example.com/").id;
@@ -17,13 +28,13 @@ fn delivery() -> Delivery {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_are_in_flight_than_the_endpoint_allows() {
-    let lane = Arc::new(Lane::new());
+    let lane = Arc::new(Lane::new(BOUNDS));
     let endpoint = Endpoint {
         max_in_flight: 2,
         ..endpoint("https://example.com/")
     };
     let newcomer = delivery();
-    let enter = || lane.enter(&newcomer, &endpoint, || at(100));
+    let enter = || lane.enter(&newcomer, LOAD, &endpoint, || at(100));
     let Entry::Go(first) = enter().await else {
         panic!("the first has a place")
     };
@@ -31,28 +42,28 @@ async fn no_more_are_in_flight_than_the_endpoint_allows() {
         panic!("the second has a place")
     };
     // With the clock paused, the wait for a place ends at once: nothing else can happen.
-    let Entry::Defer { until, why } = enter().await else {
+    let Entry::Defer(Deferral { until, why, .. }) = enter().await else {
         panic!("the third has none")
     };
     assert_eq!(why, DeferReason::OverShare);
     assert!(until >= at(101));
     drop(first);
     let back = delivery().waiting(until, at(100));
-    let entry = lane.enter(&back, &endpoint, || at(102)).await;
+    let entry = lane.enter(&back, LOAD, &endpoint, || at(102)).await;
     assert!(matches!(entry, Entry::Go(_)));
 }
 
 #[tokio::test]
 async fn a_slow_rate_defers_to_slots_one_interval_apart() {
-    let lane = Arc::new(Lane::new());
+    let lane = Arc::new(Lane::new(BOUNDS));
     let endpoint = Endpoint {
         rate: Some("1/min".parse().unwrap()),
         ..endpoint("https://example.com/")
     };
-    let enter = async || lane.enter(&delivery(), &endpoint, || at(100)).await;
+    let enter = async || lane.enter(&delivery(), LOAD, &endpoint, || at(100)).await;
     assert!(matches!(enter().await, Entry::Go(_)));
     for slot in [160, 220, 280] {
-        let Entry::Defer { until, why } = enter().await else {
+        let Entry::Defer(Deferral { until, why, .. }) = enter().await else {
             panic!("over the rate")
         };
         assert_eq!((until, why), (at(slot), DeferReason::OverRate));
@@ -70,8 +81,8 @@ async fn a_rate_goes_on_where_another_owner_left_it() {
             last_start,
             ..delivery()
         };
-        let entry = Arc::new(Lane::new())
-            .enter(&delivery, &endpoint, || at(100))
+        let entry = Arc::new(Lane::new(BOUNDS))
+            .enter(&delivery, LOAD, &endpoint, || at(100))
             .await;
         assert_eq!(matches!(entry, Entry::Go(_)), goes, "{last_start:?}");
     }
@@ -86,15 +97,18 @@ fn answered(status: u16) -> Outcome {
 
 async fn attempt(lane: &Arc<Lane>, endpoint: &Endpoint, status: u16, second: i64) -> Turn {
     lane.view(endpoint, at(second));
-    match lane.enter(&delivery(), endpoint, || at(second)).await {
+    match lane.enter(&delivery(), LOAD, endpoint, || at(second)).await {
         Entry::Go(place) => lane.conclude(place, endpoint, &answered(status), at(second)),
-        Entry::Defer { until, why } => panic!("{why:?} until {until}"),
+        Entry::Defer(deferral) => panic!("{deferral:?}"),
     }
 }
 
 #[tokio::test]
 async fn an_open_circuit_sends_everyone_to_a_slot_of_its_own_and_lets_one_probe_through() {
-    let (lane, endpoint) = (Arc::new(Lane::new()), endpoint("https://example.com/"));
+    let (lane, endpoint) = (
+        Arc::new(Lane::new(BOUNDS)),
+        endpoint("https://example.com/"),
+    );
     for _ in 0..7 {
         let turn = attempt(&lane, &endpoint, 503, 100).await;
         assert_eq!(turn, Turn::default());
@@ -108,7 +122,7 @@ async fn an_open_circuit_sends_everyone_to_a_slot_of_its_own_and_lets_one_probe_
     let deferred = decide::before_attempt(&delivery(), &endpoint, view, at(100)).unwrap();
     let slots: Vec<_> = (0..100)
         .map(|_| {
-            let spread = lane.spread(deferred.clone(), &endpoint, at(100));
+            let (spread, _) = lane.spread(deferred.clone(), &delivery(), &endpoint, at(100));
             let Settlement::Defer { until, .. } = spread else {
                 panic!("{spread:?}")
             };
@@ -121,7 +135,7 @@ async fn an_open_circuit_sends_everyone_to_a_slot_of_its_own_and_lets_one_probe_
     );
 
     let back = delivery().waiting(until, at(100));
-    let enter = async || lane.enter(&back, &endpoint, || at(106)).await;
+    let enter = async || lane.enter(&back, LOAD, &endpoint, || at(106)).await;
     // A probe that is not made leaves its turn to the next.
     let Entry::Go(dropped) = enter().await else {
         panic!("the probe goes")
@@ -130,7 +144,7 @@ async fn an_open_circuit_sends_everyone_to_a_slot_of_its_own_and_lets_one_probe_
     let Entry::Go(probe) = enter().await else {
         panic!("the next probe goes")
     };
-    let Entry::Defer { why, .. } = enter().await else {
+    let Entry::Defer(Deferral { why, .. }) = enter().await else {
         panic!("a second one goes beside the probe")
     };
     assert_eq!(why, DeferReason::CircuitOpen);
@@ -147,7 +161,7 @@ async fn an_endpoint_is_given_up_once_and_a_change_is_a_new_beginning() {
         ("2 failures", &[404, 200, 404], None),
         ("never", &[404, 404, 404], None),
     ] {
-        let lane = Arc::new(Lane::new());
+        let lane = Arc::new(Lane::new(BOUNDS));
         let before = Endpoint {
             disable_after: rules.parse().unwrap(),
             ..endpoint("https://example.com/")
@@ -166,5 +180,110 @@ async fn an_endpoint_is_given_up_once_and_a_change_is_a_new_beginning() {
             ..before
         };
         assert_eq!(lane.view(&after, at(100)), LaneView::default());
+    }
+}
+
+/// Lets `many` newcomers come at once to a lane whose receiver answers nobody, and tells after how many
+/// milliseconds each was sent away.
+async fn crowd(lane: &Arc<Lane>, endpoint: &Endpoint, many: usize, load: Load) -> Vec<u128> {
+    let begun = Instant::now();
+    let newcomer = delivery();
+    let enter = async || match lane.enter(&newcomer, load, endpoint, || at(100)).await {
+        Entry::Go(place) => Err(place),
+        Entry::Defer(_) => Ok(begun.elapsed().as_millis()),
+    };
+    let entries = futures_util::future::join_all((0..many).map(|_| enter())).await;
+    let (away, places): (Vec<_>, Vec<_>) = entries.into_iter().partition(Result::is_ok);
+    assert_eq!(places.len(), 16, "in flight");
+    away.into_iter().flatten().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_hangs_keeps_no_crowd_waiting() {
+    let (lane, endpoint) = (
+        Arc::new(Lane::new(BOUNDS)),
+        endpoint("https://example.com/"),
+    );
+    let away = crowd(&lane, &endpoint, 1000, LOAD).await;
+    let soon = away.iter().filter(|after| **after <= 250).count();
+    assert!(soon >= 900, "{soon} of {} are sent away soon", away.len());
+    assert!(away.iter().all(|after| *after <= 2200), "{away:?}");
+    // Whoever comes now is not even asked to wait.
+    let next = lane.enter(&delivery(), LOAD, &endpoint, || at(100)).await;
+    assert!(matches!(next, Entry::Defer(_)));
+    assert!(lane.state().places.are_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_is_bounded_in_bytes() {
+    let (lane, endpoint) = (
+        Arc::new(Lane::new(BOUNDS)),
+        endpoint("https://example.com/"),
+    );
+    let large = Load {
+        bytes: 60 << 10,
+        ..LOAD
+    };
+    let away = crowd(&lane, &endpoint, 100, large).await;
+    let at_once = away.iter().filter(|after| **after == 0).count();
+    assert_eq!(at_once, 100 - (1 << 20) / (60 << 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_attempts_and_retries_take_turns() {
+    let endpoint = Endpoint {
+        max_in_flight: 1,
+        ..endpoint("https://example.com/")
+    };
+    let lane = Arc::new(Lane::new(BOUNDS));
+    let Entry::Go(busy) = lane.enter(&delivery(), LOAD, &endpoint, || at(100)).await else {
+        panic!("the first has a place")
+    };
+    let order = Mutex::new(Vec::new());
+    let (lane_ref, order_ref, endpoint_ref) = (&lane, &order, &endpoint);
+    let one = |failed_attempts: u32| async move {
+        let delivery = Delivery {
+            failed_attempts,
+            ..delivery()
+        };
+        let entry = lane_ref
+            .enter(&delivery, LOAD, endpoint_ref, || at(100))
+            .await;
+        assert!(matches!(entry, Entry::Go(_)), "{failed_attempts}");
+        order_ref.lock().unwrap().push(failed_attempts);
+    };
+    let all = futures_util::future::join_all([1, 1, 1, 0, 0].map(one));
+    let leave = async {
+        time::sleep(Duration::from_millis(10)).await;
+        drop(busy);
+    };
+    tokio::join!(all, leave);
+    assert_eq!(*order.lock().unwrap(), [0, 1, 0, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_is_told_once_with_times_that_lie_ahead() {
+    let endpoint = endpoint("https://example.com/");
+    let lane = Lane::new(BOUNDS);
+    for why in [DeferReason::Paused, DeferReason::CircuitOpen] {
+        let until = at(130);
+        let settlement = || Settlement::Defer { until, why };
+        let told = (0..1000).filter_map(|_| {
+            let (settlement, diversion) =
+                lane.spread(settlement(), &delivery(), &endpoint, at(100));
+            let Settlement::Defer { until, .. } = settlement else {
+                panic!("{settlement:?}")
+            };
+            assert!(until >= at(130) && until <= at(430), "{until}");
+            diversion
+        });
+        let told: Vec<_> = told.collect();
+        assert_eq!(told.len(), 1, "{why:?}");
+        assert!(
+            told[0].from >= at(130) && told[0].until > told[0].from,
+            "{told:?}"
+        );
+        assert_eq!(told[0].expires, at(110));
+        time::advance(KEEP_AWAY).await;
     }
 }

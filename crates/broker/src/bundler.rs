@@ -1,20 +1,21 @@
-//! Puts deliveries of one partition that are in hand at the same time into one message.
+//! Puts deliveries that go to the same place at the same time into one message.
 //!
-//! Never waits to fill a bundle: while few publishes of a partition are under way, what comes is
-//! published at once; what comes meanwhile leaves together with the next one.
+//! Never waits to fill a bundle: while few publishes to a place are under way, what comes is published at
+//! once; what comes meanwhile leaves together with the next one.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use fanfare_broker::{PublishFault, Publisher, Topology};
-use fanfare_model::{Clock, Delivery, PartitionKey};
+use fanfare_model::{Clock, Delivery};
 use fanfare_wire::encode_bundle;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-/// Publishes of one partition that may be under way at once. Enough to keep the broker busy between a
+use crate::{Address, PublishFault, Publisher};
+
+/// Publishes to one place that may be under way at once. Enough to keep the broker busy between a
 /// publish and its confirm; more would only make the bundles smaller.
 const UNDER_WAY: usize = 4;
 
@@ -22,21 +23,24 @@ const UNDER_WAY: usize = 4;
 const BUNDLE_BYTES: usize = 128 * 1024;
 
 /// Bundles and publishes. Cheap to clone; the clones are one.
+///
+/// All deliveries that are given to it for one address have to be of one partition.
 #[derive(Clone)]
-pub(crate) struct Bundler(Arc<Inner>);
+pub struct Bundler(Arc<Inner>);
 
 struct Inner {
     publisher: Publisher,
-    topology: Arc<Topology>,
     clock: Clock,
     most_deliveries: usize,
-    partitions: Mutex<HashMap<PartitionKey, Waiting>>,
+    places: Mutex<HashMap<Address, Waiting>>,
     publishing: TaskTracker,
 }
 
 #[derive(Default)]
 struct Waiting {
     deliveries: VecDeque<Item>,
+    /// One is about to be under way.
+    starting: bool,
     under_way: usize,
 }
 
@@ -46,77 +50,83 @@ struct Item {
 }
 
 impl Bundler {
-    pub(crate) fn new(
-        publisher: Publisher,
-        topology: Arc<Topology>,
-        clock: Clock,
-        most_deliveries: usize,
-    ) -> Self {
+    /// Puts at most so many deliveries into one message.
+    pub fn new(publisher: Publisher, clock: Clock, most_deliveries: usize) -> Self {
         Self(Arc::new(Inner {
             publisher,
-            topology,
             clock,
             most_deliveries: most_deliveries.max(1),
-            partitions: Mutex::default(),
+            places: Mutex::default(),
             publishing: TaskTracker::new(),
         }))
     }
 
-    /// Publishes a delivery that is due, alone or with others; `Ok` means that the broker has it.
-    pub(crate) async fn publish(&self, delivery: Delivery) -> Result<(), PublishFault> {
-        let key = self.0.topology.partition_of(delivery.endpoint);
+    /// Publishes a delivery, alone or with others; `Ok` means that the broker has it.
+    pub async fn publish(&self, address: Address, delivery: Delivery) -> Result<(), PublishFault> {
         let (published, outcome) = oneshot::channel();
         let item = Item {
             delivery,
             published,
         };
-        self.partitions()
-            .entry(key)
-            .or_default()
-            .deliveries
-            .push_back(item);
-        self.pump(key);
+        self.add(address, item);
         outcome.await.unwrap_or(Err(PublishFault::Closed))
     }
 
-    /// Starts as many publishes as may be under way.
-    fn pump(&self, key: PartitionKey) {
-        let mut partitions = self.partitions();
-        let waiting = partitions.entry(key).or_default();
-        while waiting.under_way < UNDER_WAY {
-            let bundle = take_bundle(&mut waiting.deliveries, self.0.most_deliveries);
-            if bundle.is_empty() {
-                return;
-            }
-            waiting.under_way += 1;
-            self.0
-                .publishing
-                .spawn(self.clone().publish_bundle(key, bundle));
+    fn add(&self, address: Address, item: Item) {
+        let mut places = self.places();
+        if let Some(waiting) = places.get_mut(&address) {
+            waiting.deliveries.push_back(item);
+            self.start(waiting, &address);
+        } else {
+            let waiting = places.entry(address.clone()).or_default();
+            waiting.deliveries.push_back(item);
+            self.start(waiting, &address);
         }
     }
 
-    async fn publish_bundle(self, key: PartitionKey, bundle: Vec<Item>) {
+    /// Starts a publish if one may be under way. What it takes is decided when it runs: whatever the
+    /// others that are ready now have added by then goes along.
+    fn start(&self, waiting: &mut Waiting, address: &Address) {
+        if waiting.deliveries.is_empty() || waiting.starting || waiting.under_way >= UNDER_WAY {
+            return;
+        }
+        waiting.starting = true;
+        let publishing = self.clone().publish_bundle(address.clone());
+        self.0.publishing.spawn(publishing);
+    }
+
+    async fn publish_bundle(self, address: Address) {
+        let bundle = {
+            let mut places = self.places();
+            let Some(waiting) = places.get_mut(&address) else {
+                return;
+            };
+            let bundle = take_bundle(&mut waiting.deliveries, self.0.most_deliveries);
+            waiting.starting = false;
+            waiting.under_way += 1;
+            self.start(waiting, &address);
+            bundle
+        };
         let (deliveries, waiters): (Vec<_>, Vec<_>) = bundle
             .into_iter()
             .map(|item| (item.delivery, item.published))
             .unzip();
         let envelope = encode_bundle(&deliveries, self.0.clock.now());
         drop(deliveries);
-        let address = self.0.topology.delivery_address(key);
         let result = self.0.publisher.publish_patiently(&address, envelope).await;
         for waiter in waiters {
-            // Whoever gave up waiting leaves its event unacknowledged, so it is routed again.
+            // Whoever gave up waiting leaves what this follows from unacknowledged, so it is done again.
             drop(waiter.send(result.clone()));
         }
-        if let Some(waiting) = self.partitions().get_mut(&key) {
+        if let Some(waiting) = self.places().get_mut(&address) {
             waiting.under_way -= 1;
+            self.start(waiting, &address);
         }
-        self.pump(key);
     }
 
-    fn partitions(&self) -> MutexGuard<'_, HashMap<PartitionKey, Waiting>> {
+    fn places(&self) -> MutexGuard<'_, HashMap<Address, Waiting>> {
         self.0
-            .partitions
+            .places
             .lock()
             .expect("nobody panics while holding the bundles")
     }
