@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DisableAfter, EndpointId, EventType, EventTypePattern, Rate, Schedule, SigningSecret,
-    StatusSet, TargetUrl, TenantId,
+    Auth, BodyFormat, DisableAfter, EndpointId, EventType, EventTypePattern, HttpVersion, Rate,
+    RequestOrigin, Schedule, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId,
+    TlsIdentity,
 };
 
 /// A URL registered by a tenant.
@@ -39,10 +40,26 @@ pub struct Endpoint {
     pub permanent: StatusSet,
     /// When failures in a row disable it.
     pub disable_after: DisableAfter,
+    /// What the body of a request is.
+    pub format: BodyFormat,
+    /// How requests are signed.
+    pub signature: SignatureScheme,
     /// Headers added to every request.
     pub headers: Vec<HeaderField>,
-    /// The secrets that sign, newest first; several during a rotation.
+    /// What proves to the receiver who calls it, beside the signature.
+    pub auth: Option<Auth>,
+    /// What a TLS connection shows and trusts.
+    pub tls: TlsIdentity,
+    /// The version of HTTP it is called with.
+    pub http_version: HttpVersion,
+    /// How long connecting may take; as the operator set it when absent.
+    pub connect_timeout: Option<Duration>,
+    /// The name by which the receiver was asked for permission, if it had to be.
+    pub request_origin: Option<RequestOrigin>,
+    /// The secrets that sign, newest first.
     pub secrets: Vec<SigningSecret>,
+    /// The secrets that were replaced and still sign for a while, newest first.
+    pub retiring: Vec<RetiringSecret>,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When it was changed last.
@@ -54,6 +71,9 @@ impl Endpoint {
     pub const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
     /// The time that one attempt is given unless the endpoint says otherwise.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+    /// The shortest and the longest time that connecting may be given.
+    pub const CONNECT_TIMEOUTS: (Duration, Duration) =
+        (Duration::from_millis(100), Duration::from_secs(30));
     /// How many requests may be in flight at once unless the endpoint says otherwise.
     pub const DEFAULT_MAX_IN_FLIGHT: u16 = 16;
     /// The most requests that an endpoint may ask to have in flight at once.
@@ -64,6 +84,45 @@ impl Endpoint {
     pub const MOST_HEADERS: usize = 30;
     /// The longest description, in bytes.
     pub const LONGEST_DESCRIPTION: usize = 500;
+
+    /// The secrets that sign at this time, newest first.
+    pub fn signing_secrets(&self, now: Timestamp) -> impl Iterator<Item = &SigningSecret> {
+        let retiring = self.retiring.iter().filter(move |old| old.until > now);
+        self.secrets.iter().chain(retiring.map(|old| &old.secret))
+    }
+
+    /// An endpoint with one secret and nothing else out of the ordinary. Panics on an invalid tenant or URL.
+    #[doc(hidden)]
+    pub fn for_tests(number: u128, tenant: &str, url: &str) -> Self {
+        let long_ago = Timestamp::UNIX_EPOCH;
+        Self {
+            id: EndpointId::from_uuid(uuid::Uuid::from_u128(number)),
+            tenant: tenant.parse().expect("a valid tenant"),
+            url: url.parse().expect("a valid URL"),
+            description: String::new(),
+            event_types: vec![EventTypePattern::Any],
+            state: EndpointState::Active,
+            rate: None,
+            max_in_flight: Self::DEFAULT_MAX_IN_FLIGHT,
+            timeout: Self::DEFAULT_TIMEOUT,
+            schedule: Schedule::default(),
+            success: StatusSet::success(),
+            permanent: StatusSet::none(),
+            disable_after: DisableAfter::default(),
+            format: BodyFormat::Standard,
+            signature: SignatureScheme::Standard,
+            headers: Vec::new(),
+            auth: None,
+            tls: TlsIdentity::default(),
+            http_version: HttpVersion::Auto,
+            connect_timeout: None,
+            request_origin: None,
+            secrets: vec![SigningSecret::generate()],
+            retiring: Vec::new(),
+            created_at: long_ago,
+            updated_at: long_ago,
+        }
+    }
 
     /// Whether it wants this type of event.
     pub fn wants(&self, event_type: &EventType) -> bool {
@@ -79,6 +138,15 @@ impl Endpoint {
             EventTypePattern::Family(_) | EventTypePattern::Exact(_) => pattern.matches(event_type),
         })
     }
+}
+
+/// A secret that was replaced, and signs beside the newer ones for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetiringSecret {
+    /// The secret.
+    pub secret: SigningSecret,
+    /// It signs until then.
+    pub until: Timestamp,
 }
 
 /// Whether an endpoint is called.
@@ -219,6 +287,18 @@ impl fmt::Debug for HeaderField {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_retiring_secret_signs_until_its_time() {
+        let mut endpoint = Endpoint::for_tests(1, "t", "https://example.com/");
+        let until = Timestamp::from_second(100).unwrap();
+        let secret = SigningSecret::generate();
+        endpoint.retiring = vec![RetiringSecret { secret, until }];
+        for (second, signing) in [(0, 2), (99, 2), (100, 1), (101, 1)] {
+            let now = Timestamp::from_second(second).unwrap();
+            assert_eq!(endpoint.signing_secrets(now).count(), signing);
+        }
+    }
 
     #[test]
     fn headers_cannot_smuggle_or_forge() {

@@ -6,6 +6,7 @@
 //! Reading order: an [`Event`] happens in a tenant; it is owed to each matching [`Endpoint`] as a
 //! [`Delivery`]; an attempt has an [`Outcome`]; the outcome leads to a [`Settlement`].
 
+mod auth;
 mod clock;
 mod database;
 mod dead_letter;
@@ -19,21 +20,29 @@ mod journal;
 mod outcome;
 mod partition;
 mod pattern;
+mod profile;
 mod rate;
 mod schedule;
+mod scheme;
 mod secret;
 mod settlement;
 mod signature;
 mod state_change;
 mod statuses;
 
+pub use auth::{
+    Auth, AuthForm, ClientAuth, ClientCertificate, ClientCredentials, HttpVersion, InvalidAuth,
+    InvalidHttpVersion, InvalidRequestOrigin, RequestOrigin, TlsIdentity,
+};
 pub use clock::Clock;
 pub use database::{DatabaseLocation, InvalidDatabaseLocation, PostgresUrl};
 pub use dead_letter::DeadLetter;
 pub use delivery::{Delivery, Failure, FailureHistory, TraceContext, Wait};
 pub use disable::{DisableAfter, InvalidDisableAfter};
 pub use egress::{BlockedAddress, BlockedTarget, EgressPolicy, TargetUrl, TargetUrlError};
-pub use endpoint::{DisabledReason, Endpoint, EndpointState, HeaderField, HeaderFieldError};
+pub use endpoint::{
+    DisabledReason, Endpoint, EndpointState, HeaderField, HeaderFieldError, RetiringSecret,
+};
 pub use event::{AttributeValue, Event, EventTime, EventType, InvalidAttribute};
 pub use ids::{DeliveryId, EndpointId, InvalidId, TenantId};
 pub use journal::{
@@ -43,9 +52,13 @@ pub use journal::{
 pub use outcome::{FailureClass, Outcome};
 pub use partition::{Partition, PartitionCount, PartitionKey};
 pub use pattern::{EventTypePattern, InvalidPattern};
+pub use profile::{BodyFormat, InvalidBodyFormat, InvalidProfile, Preset, Profile};
 pub use rate::{InvalidRate, Rate};
 pub use schedule::{InvalidSchedule, InvalidScheduleText, Jitter, Schedule};
-pub use secret::{InvalidSigningSecret, Secret, SigningSecret};
+pub use scheme::{CustomSignature, InvalidScheme, SignatureEncoding, SignatureScheme};
+pub use secret::{
+    InvalidSigningSecret, PrivateKey, PublicKey, Secret, SharedKey, SigningSecret, TextKey,
+};
 pub use settlement::{DeadLetterReason, DeferReason, DiscardReason, Settlement};
 pub use signature::{SignatureFault, sign_standard, verify_standard};
 pub use state_change::{InvalidStateChange, StateChange};

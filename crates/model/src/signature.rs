@@ -5,29 +5,36 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ed25519_dalek::{Signature, Signer as _};
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::SigningSecret;
+use crate::{PublicKey, SigningSecret};
 
-/// The value of `webhook-signature` for one attempt: a `v1` signature for each secret, separated by spaces.
+/// The value of `webhook-signature` for one attempt: a signature for each secret, separated by spaces; `v1`
+/// of a shared secret, `v1a` of a private key.
 ///
 /// `timestamp` is the start of this attempt, sent in whole seconds as `webhook-timestamp`.
-pub fn sign_standard(
-    secrets: &[SigningSecret],
+pub fn sign_standard<'a>(
+    secrets: impl IntoIterator<Item = &'a SigningSecret>,
     id: &str,
     timestamp: Timestamp,
     body: &[u8],
 ) -> String {
-    let signatures: Vec<String> = secrets
-        .iter()
-        .map(|secret| {
+    let signed = |secret: &SigningSecret| match secret {
+        SigningSecret::Private(key) => {
+            let message = signed_message(id, timestamp.as_second(), body);
+            let signature = key.signing_key().sign(&message);
+            format!("v1a,{}", STANDARD.encode(signature.to_bytes()))
+        }
+        SigningSecret::Shared(_) | SigningSecret::Text(_) => {
             let code = authentication_code(secret, id, timestamp.as_second(), body);
             format!("v1,{}", STANDARD.encode(code))
-        })
-        .collect();
+        }
+    };
+    let signatures: Vec<String> = secrets.into_iter().map(signed).collect();
     signatures.join(" ")
 }
 
@@ -60,12 +67,26 @@ pub fn verify_standard(
     if now.as_second().abs_diff(seconds) > tolerance.as_secs() {
         return Err(SignatureFault::Stale(tolerance));
     }
-    let expected = authentication_code(secret, id, seconds, body);
-    let fits = signatures
-        .split(' ')
-        .filter_map(|signature| signature.strip_prefix("v1,"))
-        .filter_map(|encoded| STANDARD.decode(encoded).ok())
-        .any(|given| bool::from(given.ct_eq(&expected)));
+    let given = |version: &str| {
+        let of_version = signatures.split(' ').filter_map(|text| {
+            let (name, encoded) = text.split_once(',')?;
+            (name == version).then(|| STANDARD.decode(encoded).ok())?
+        });
+        of_version.collect::<Vec<_>>()
+    };
+    let fits = match secret.public_key() {
+        Some(PublicKey(key)) => {
+            let message = signed_message(id, seconds, body);
+            let signatures = given("v1a").into_iter();
+            signatures
+                .filter_map(|bytes| Signature::from_slice(&bytes).ok())
+                .any(|signature| key.verify_strict(&message, &signature).is_ok())
+        }
+        None => {
+            let expected = authentication_code(secret, id, seconds, body);
+            given("v1").iter().any(|given| bool::from(given.ct_eq(&expected)))
+        }
+    };
     if fits {
         Ok(())
     } else {
@@ -73,14 +94,26 @@ pub fn verify_standard(
     }
 }
 
+/// What a private key signs: the same text that an authentication code is made of.
+fn signed_message(id: &str, seconds: i64, body: &[u8]) -> Vec<u8> {
+    [format!("{id}.{seconds}.").as_bytes(), body].concat()
+}
+
 fn authentication_code(secret: &SigningSecret, id: &str, seconds: i64, body: &[u8]) -> [u8; 32] {
+    let seconds = seconds.to_string();
+    hmac_sha256(
+        secret,
+        &[id.as_bytes(), b".", seconds.as_bytes(), b".", body],
+    )
+}
+
+/// HMAC-SHA256 of the parts, one after the other.
+pub(crate) fn hmac_sha256(secret: &SigningSecret, parts: &[&[u8]]) -> [u8; 32] {
     let mut mac =
         Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(id.as_bytes());
-    mac.update(b".");
-    mac.update(seconds.to_string().as_bytes());
-    mac.update(b".");
-    mac.update(body);
+    for part in parts {
+        mac.update(part);
+    }
     mac.finalize().into_bytes().into()
 }
 
@@ -97,7 +130,7 @@ mod tests {
         let secret: SigningSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
         let timestamp = Timestamp::from_second(1_614_265_330).unwrap();
         let signature = sign_standard(
-            &[secret],
+            [&secret],
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
             timestamp,
             br#"{"test": 2432232314}"#,
@@ -107,9 +140,9 @@ mod tests {
 
     #[test]
     fn old_and_new_secret_both_verify_during_a_rotation() {
-        let (old, new) = (SigningSecret::generate(), SigningSecret::generate());
+        let (old, new) = (SigningSecret::generate(), SigningSecret::generate_private());
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let header = sign_standard(&[new.clone(), old.clone()], "id", now, b"body");
+        let header = sign_standard([&new, &old], "id", now, b"body");
         for secret in [&old, &new] {
             let headers = ("id", "1000000", header.as_str());
             assert_eq!(
@@ -141,10 +174,15 @@ mod tests {
             id in "[a-z0-9_]{1,20}",
             second in 0..4_000_000_000_i64,
             change in 0..4_u8,
+            private in any::<bool>(),
         ) {
-            let secret = SigningSecret::generate();
+            let secret = if private {
+                SigningSecret::generate_private()
+            } else {
+                SigningSecret::generate()
+            };
             let time = Timestamp::from_second(second).unwrap();
-            let header = sign_standard(std::slice::from_ref(&secret), &id, time, &body);
+            let header = sign_standard([&secret], &id, time, &body);
             let text = second.to_string();
             let headers = (id.as_str(), text.as_str(), header.as_str());
             prop_assert_eq!(verify_standard(&secret, headers, &body, time, TOLERANCE), Ok(()));
@@ -155,7 +193,11 @@ mod tests {
                 0 => other_body.push(0),
                 1 => other_id.push('x'),
                 2 => other_text = (second + 1).to_string(),
-                _ => other_secret = SigningSecret::generate(),
+                _ => other_secret = if private {
+                    SigningSecret::generate_private()
+                } else {
+                    SigningSecret::generate()
+                },
             }
             let headers = (other_id.as_str(), other_text.as_str(), header.as_str());
             let verdict = verify_standard(&other_secret, headers, &other_body, time, TOLERANCE);

@@ -1,13 +1,14 @@
-//! What a caller says about an endpoint that is to be created.
+//! What a caller says about an endpoint that is to be created or changed.
 
 use std::time::Duration;
 
 use fanfare_model::{
-    DisableAfter, Endpoint, EndpointId, EndpointState, EventTypePattern, HeaderField, Rate,
-    Schedule, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
+    Auth, BodyFormat, DisableAfter, Endpoint, EndpointId, EndpointState, EventTypePattern,
+    HeaderField, HttpVersion, Preset, Profile, Rate, RequestOrigin, RetiringSecret, Schedule,
+    SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp, TlsIdentity,
 };
 
-/// An endpoint to be created: everything but its id, its state and its times.
+/// What an endpoint is to be: everything but its id, its state and its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEndpoint {
     /// Its owner.
@@ -32,13 +33,29 @@ pub struct NewEndpoint {
     pub permanent: StatusSet,
     /// When failures in a row disable it.
     pub disable_after: DisableAfter,
+    /// What the body of a request is.
+    pub format: BodyFormat,
+    /// How requests are signed.
+    pub signature: SignatureScheme,
     /// Headers added to every request.
     pub headers: Vec<HeaderField>,
+    /// What proves to the receiver who calls it, beside the signature.
+    pub auth: Option<Auth>,
+    /// What a TLS connection shows and trusts.
+    pub tls: TlsIdentity,
+    /// The version of HTTP it is called with.
+    pub http_version: HttpVersion,
+    /// How long connecting may take; as the operator set it when absent.
+    pub connect_timeout: Option<Duration>,
+    /// The name by which the receiver is asked for permission, if it has to be.
+    pub request_origin: Option<RequestOrigin>,
     /// The secrets that sign, newest first. One is generated when none is given.
     pub secrets: Vec<SigningSecret>,
+    /// The secrets that were replaced and still sign for a while, newest first.
+    pub retiring: Vec<RetiringSecret>,
 }
 
-/// Why an endpoint cannot be created.
+/// Why an endpoint cannot be so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` must be {expected}")]
 pub struct InvalidEndpoint {
@@ -66,27 +83,62 @@ impl NewEndpoint {
             success: StatusSet::success(),
             permanent: StatusSet::none(),
             disable_after: DisableAfter::default(),
+            format: BodyFormat::default(),
+            signature: SignatureScheme::default(),
             headers: Vec::new(),
+            auth: None,
+            tls: TlsIdentity::default(),
+            http_version: HttpVersion::default(),
+            connect_timeout: None,
+            request_origin: None,
             secrets: Vec::new(),
+            retiring: Vec::new(),
+        }
+    }
+
+    /// Fills in what suits a kind of receiver. What is set afterwards replaces it.
+    pub fn prefill(&mut self, profile: Profile) {
+        let Preset {
+            format,
+            signature,
+            success,
+            schedule,
+            disable_after,
+        } = profile.preset();
+        self.format = format;
+        self.success = success;
+        self.schedule = schedule;
+        self.disable_after = disable_after;
+        if let Some(signature) = signature {
+            self.signature = signature;
         }
     }
 
     /// The endpoint that this becomes: active, and with a generated secret if none was given.
     ///
     /// [`Registry::create_endpoint`](crate::Registry::create_endpoint) also checks and stores it.
-    pub fn registered(self, id: EndpointId, now: Timestamp) -> Endpoint {
-        let secrets = if self.secrets.is_empty() {
-            vec![SigningSecret::generate()]
-        } else {
-            self.secrets
-        };
+    pub fn registered(mut self, id: EndpointId, now: Timestamp) -> Endpoint {
+        if self.secrets.is_empty() {
+            self.secrets.push(self.signature.generate_secret());
+        }
+        self.of(id, EndpointState::Active, now, now)
+    }
+
+    /// The same with an identity.
+    pub(crate) fn of(
+        self,
+        id: EndpointId,
+        state: EndpointState,
+        created_at: Timestamp,
+        updated_at: Timestamp,
+    ) -> Endpoint {
         Endpoint {
             id,
             tenant: self.tenant,
             url: self.url,
             description: self.description,
             event_types: self.event_types,
-            state: EndpointState::Active,
+            state,
             rate: self.rate,
             max_in_flight: self.max_in_flight,
             timeout: self.timeout,
@@ -94,10 +146,18 @@ impl NewEndpoint {
             success: self.success,
             permanent: self.permanent,
             disable_after: self.disable_after,
+            format: self.format,
+            signature: self.signature,
             headers: self.headers,
-            secrets,
-            created_at: now,
-            updated_at: now,
+            auth: self.auth,
+            tls: self.tls,
+            http_version: self.http_version,
+            connect_timeout: self.connect_timeout,
+            request_origin: self.request_origin,
+            secrets: self.secrets,
+            retiring: self.retiring,
+            created_at,
+            updated_at,
         }
     }
 
@@ -130,9 +190,113 @@ impl NewEndpoint {
             "headers",
             || format!("at most {}", Endpoint::MOST_HEADERS),
         )?;
+        self.validate_signing()?;
+        self.validate_connecting()
+    }
+
+    fn validate_signing(&self) -> Result<(), InvalidEndpoint> {
         require(self.secrets.len() <= Self::MOST_SECRETS, "secrets", || {
             format!("at most {}", Self::MOST_SECRETS)
+        })?;
+        let retiring = self.retiring.iter().map(|old| &old.secret);
+        let mut secrets = self.secrets.iter().chain(retiring);
+        require(
+            secrets.all(|secret| self.signature.takes(secret)),
+            "secret",
+            || match self.signature {
+                SignatureScheme::Standard => {
+                    "`whsec_` or `whsk_` and base64, because `signature` is `standard`: give a new one"
+                        .to_owned()
+                }
+                SignatureScheme::Custom(_) => {
+                    "16 to 256 visible characters, because of `signature`: give a new one".to_owned()
+                }
+            },
+        )?;
+        let taken = self
+            .headers
+            .iter()
+            .find(|field| self.signature.headers().any(|name| name == field.name()));
+        require(taken.is_none(), "headers", || {
+            let name = taken.map_or("", HeaderField::name);
+            format!("without `{name}`, which `signature` sets")
+        })?;
+        let binary = self.format == BodyFormat::CloudEventsBinary;
+        let attribute = |field: &HeaderField| field.name().starts_with("ce-");
+        require(!binary || !self.headers.iter().any(attribute), "headers", || {
+            "without `ce-…`, which are the event's attributes".to_owned()
         })
+    }
+
+    fn validate_connecting(&self) -> Result<(), InvalidEndpoint> {
+        let authorizes = |field: &HeaderField| field.name() == "authorization";
+        require(
+            self.auth.is_none() || !self.headers.iter().any(authorizes),
+            "headers",
+            || "without `authorization`, which `auth` sets".to_owned(),
+        )?;
+        let client = self.tls.client.as_ref();
+        let texts = [
+            self.tls.ca.as_deref(),
+            client.map(|client| client.chain.as_str()),
+            client.map(|client| client.key.expose()),
+        ];
+        let mut texts = texts.into_iter().flatten();
+        require(
+            texts.all(|text| text.len() <= TlsIdentity::LONGEST_PEM),
+            "tls",
+            || format!("texts of at most {} bytes", TlsIdentity::LONGEST_PEM),
+        )?;
+        let encrypted = self.url.url().scheme() == "https";
+        require(encrypted || self.tls.is_default(), "tls", || {
+            "absent, because `url` is not https".to_owned()
+        })?;
+        let (shortest, longest) = Endpoint::CONNECT_TIMEOUTS;
+        require(
+            self.connect_timeout.is_none_or(|timeout| {
+                (shortest..=longest.min(self.timeout)).contains(&timeout)
+                    && timeout.subsec_nanos().is_multiple_of(1_000_000)
+            }),
+            "connect_timeout",
+            || format!("whole milliseconds from {shortest:?} to {longest:?}, and at most `timeout`"),
+        )?;
+        let cloudevents = matches!(
+            self.format,
+            BodyFormat::CloudEventsStructured | BodyFormat::CloudEventsBinary
+        );
+        require(
+            self.request_origin.is_none() || cloudevents,
+            "request_origin",
+            || "absent, because `format` is not one of CloudEvents".to_owned(),
+        )
+    }
+}
+
+impl From<Endpoint> for NewEndpoint {
+    fn from(endpoint: Endpoint) -> Self {
+        Self {
+            tenant: endpoint.tenant,
+            url: endpoint.url,
+            description: endpoint.description,
+            event_types: endpoint.event_types,
+            rate: endpoint.rate,
+            max_in_flight: endpoint.max_in_flight,
+            timeout: endpoint.timeout,
+            schedule: endpoint.schedule,
+            success: endpoint.success,
+            permanent: endpoint.permanent,
+            disable_after: endpoint.disable_after,
+            format: endpoint.format,
+            signature: endpoint.signature,
+            headers: endpoint.headers,
+            auth: endpoint.auth,
+            tls: endpoint.tls,
+            http_version: endpoint.http_version,
+            connect_timeout: endpoint.connect_timeout,
+            request_origin: endpoint.request_origin,
+            secrets: endpoint.secrets,
+            retiring: endpoint.retiring,
+        }
     }
 }
 
@@ -204,6 +368,78 @@ mod tests {
         check(
             |new| new.secrets = vec![SigningSecret::generate(); 6],
             Some("secrets"),
+        );
+    }
+
+    #[test]
+    fn what_belongs_together_fits_together() {
+        let header = |name| vec![HeaderField::new(name, "y").unwrap()];
+        let bearer = || {
+            let token = fanfare_model::Secret::new("x".to_owned());
+            Some(Auth::Bearer { token })
+        };
+        let ca = |size| TlsIdentity {
+            ca: Some("x".repeat(size)),
+            ..TlsIdentity::default()
+        };
+        check(|new| new.prefill(Profile::ReferralHero), None);
+        check(
+            |new| {
+                new.prefill(Profile::GitHub);
+                new.secrets = vec![SigningSecret::generate()];
+            },
+            Some("secret"),
+        );
+        check(
+            |new| new.secrets = vec![SigningSecret::generate_text()],
+            Some("secret"),
+        );
+        check(
+            |new| {
+                new.prefill(Profile::Stripe);
+                new.headers = header("stripe-signature");
+            },
+            Some("headers"),
+        );
+        check(
+            |new| (new.auth, new.headers) = (bearer(), header("authorization")),
+            Some("headers"),
+        );
+        check(|new| new.auth = bearer(), None);
+        check(|new| new.tls = ca(32 * 1024), None);
+        check(|new| new.tls = ca(32 * 1024 + 1), Some("tls"));
+        check(
+            |new| {
+                new.url = "http://example.com/".parse().unwrap();
+                new.tls = ca(1);
+            },
+            Some("tls"),
+        );
+        check(
+            |new| new.connect_timeout = Some(Duration::from_millis(99)),
+            Some("connect_timeout"),
+        );
+        check(
+            |new| new.connect_timeout = Some(Duration::from_secs(16)),
+            Some("connect_timeout"),
+        );
+        check(
+            |new| new.request_origin = Some("example.com".parse().unwrap()),
+            Some("request_origin"),
+        );
+        check(
+            |new| {
+                new.prefill(Profile::CloudEvents);
+                new.request_origin = Some("example.com".parse().unwrap());
+            },
+            None,
+        );
+        check(
+            |new| {
+                new.format = BodyFormat::CloudEventsBinary;
+                new.headers = header("ce-id");
+            },
+            Some("headers"),
         );
     }
 }

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use fanfare_model::{
-    DisableAfter, Endpoint, EndpointId, EndpointState, EventTypePattern, HeaderField, Rate,
-    Schedule, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
+    AuthForm, BodyFormat, ClientCertificate, DisableAfter, Endpoint, EndpointId, EndpointState,
+    EventTypePattern, HeaderField, HttpVersion, Rate, RequestOrigin, RetiringSecret, Schedule,
+    Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp, TlsIdentity,
 };
 use jiff::fmt::serde::timestamp::microsecond;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,16 @@ struct OpenPart {
     permanent: StatusSet,
     #[serde(default)]
     disable_after: DisableAfter,
+    #[serde(default)]
+    format: BodyFormat,
+    #[serde(default)]
+    signature: SignatureScheme,
+    #[serde(default)]
+    http_version: HttpVersion,
+    #[serde(default)]
+    connect_timeout_ms: Option<u64>,
+    #[serde(default)]
+    request_origin: Option<RequestOrigin>,
 }
 
 /// Headers are sealed too: many carry a credential.
@@ -63,6 +74,26 @@ struct OpenPart {
 struct SecretPart {
     headers: Vec<(String, String)>,
     signing: Vec<String>,
+    #[serde(default)]
+    retiring: Vec<Retiring>,
+    #[serde(default)]
+    auth: Option<AuthForm>,
+    #[serde(default)]
+    tls: TlsPart,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Retiring {
+    secret: String,
+    #[serde(with = "microsecond::required")]
+    until: Timestamp,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct TlsPart {
+    /// Chain and key.
+    client: Option<(String, String)>,
+    ca: Option<String>,
 }
 
 impl EndpointRow {
@@ -134,30 +165,61 @@ fn to_json(value: &impl Serialize) -> String {
 
 impl From<&Endpoint> for EndpointRecord {
     fn from(endpoint: &Endpoint) -> Self {
-        let header = |field: &HeaderField| (field.name().to_owned(), field.value().to_owned());
         Self {
             id: endpoint.id,
             tenant: endpoint.tenant.clone(),
             state: endpoint.state.clone(),
-            settings: OpenPart {
-                url: endpoint.url.clone(),
-                description: endpoint.description.clone(),
-                event_types: endpoint.event_types.clone(),
-                rate: endpoint.rate,
-                max_in_flight: endpoint.max_in_flight,
-                timeout_ms: u64::try_from(endpoint.timeout.as_millis())
-                    .expect("a timeout is at most 30 s"),
-                schedule: endpoint.schedule.clone(),
-                success: endpoint.success.clone(),
-                permanent: endpoint.permanent.clone(),
-                disable_after: endpoint.disable_after,
-            },
-            secret: SecretPart {
-                headers: endpoint.headers.iter().map(header).collect(),
-                signing: endpoint.secrets.iter().map(SigningSecret::reveal).collect(),
-            },
+            settings: endpoint.into(),
+            secret: endpoint.into(),
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
+        }
+    }
+}
+
+impl From<&Endpoint> for OpenPart {
+    fn from(endpoint: &Endpoint) -> Self {
+        let milliseconds =
+            |time: Duration| u64::try_from(time.as_millis()).expect("a timeout is at most 30 s");
+        Self {
+            url: endpoint.url.clone(),
+            description: endpoint.description.clone(),
+            event_types: endpoint.event_types.clone(),
+            rate: endpoint.rate,
+            max_in_flight: endpoint.max_in_flight,
+            timeout_ms: milliseconds(endpoint.timeout),
+            schedule: endpoint.schedule.clone(),
+            success: endpoint.success.clone(),
+            permanent: endpoint.permanent.clone(),
+            disable_after: endpoint.disable_after,
+            format: endpoint.format,
+            signature: endpoint.signature.clone(),
+            http_version: endpoint.http_version,
+            connect_timeout_ms: endpoint.connect_timeout.map(milliseconds),
+            request_origin: endpoint.request_origin.clone(),
+        }
+    }
+}
+
+impl From<&Endpoint> for SecretPart {
+    fn from(endpoint: &Endpoint) -> Self {
+        let header = |field: &HeaderField| (field.name().to_owned(), field.value().to_owned());
+        let retiring = |old: &RetiringSecret| Retiring {
+            secret: old.secret.reveal(),
+            until: old.until,
+        };
+        let client = |client: &ClientCertificate| {
+            (client.chain.clone(), client.key.expose().to_owned())
+        };
+        Self {
+            headers: endpoint.headers.iter().map(header).collect(),
+            signing: endpoint.secrets.iter().map(SigningSecret::reveal).collect(),
+            retiring: endpoint.retiring.iter().map(retiring).collect(),
+            auth: endpoint.auth.as_ref().map(|auth| auth.reveal()),
+            tls: TlsPart {
+                client: endpoint.tls.client.as_ref().map(client),
+                ca: endpoint.tls.ca.clone(),
+            },
         }
     }
 }
@@ -166,28 +228,47 @@ impl TryFrom<EndpointRecord> for Endpoint {
     type Error = BoxError;
 
     fn try_from(record: EndpointRecord) -> Result<Self, BoxError> {
-        let headers = record.secret.headers.iter();
-        let secrets = record.secret.signing.iter();
+        let (settings, secret) = (record.settings, record.secret);
+        let headers = secret.headers.iter();
+        let read_secret = |text: &String| settings.signature.read_secret(text);
+        let retiring = secret.retiring.iter().map(|old| {
+            let secret = read_secret(&old.secret)?;
+            let until = old.until;
+            Ok::<_, BoxError>(RetiringSecret { secret, until })
+        });
+        let client = secret.tls.client.map(|(chain, key)| ClientCertificate {
+            chain,
+            key: Secret::new(key),
+        });
         Ok(Self {
             id: record.id,
             tenant: record.tenant,
-            url: record.settings.url,
-            description: record.settings.description,
-            event_types: record.settings.event_types,
+            url: settings.url,
+            description: settings.description,
+            event_types: settings.event_types,
             state: record.state,
-            rate: record.settings.rate,
-            max_in_flight: record.settings.max_in_flight,
-            timeout: Duration::from_millis(record.settings.timeout_ms),
-            schedule: record.settings.schedule,
-            success: record.settings.success,
-            permanent: record.settings.permanent,
-            disable_after: record.settings.disable_after,
+            rate: settings.rate,
+            max_in_flight: settings.max_in_flight,
+            timeout: Duration::from_millis(settings.timeout_ms),
+            schedule: settings.schedule,
+            success: settings.success,
+            permanent: settings.permanent,
+            disable_after: settings.disable_after,
+            format: settings.format,
             headers: headers
                 .map(|(name, value)| HeaderField::new(name, value))
                 .collect::<Result<_, _>>()?,
-            secrets: secrets
-                .map(|secret| secret.parse())
-                .collect::<Result<_, _>>()?,
+            auth: secret.auth.map(TryInto::try_into).transpose()?,
+            tls: TlsIdentity {
+                client,
+                ca: secret.tls.ca,
+            },
+            http_version: settings.http_version,
+            connect_timeout: settings.connect_timeout_ms.map(Duration::from_millis),
+            request_origin: settings.request_origin,
+            secrets: secret.signing.iter().map(read_secret).collect::<Result<_, _>>()?,
+            retiring: retiring.collect::<Result<_, _>>()?,
+            signature: settings.signature,
             created_at: record.created_at,
             updated_at: record.updated_at,
         })
@@ -205,5 +286,11 @@ mod tests {
         let read: OpenPart = serde_json::from_str(stored).unwrap();
         assert_eq!(read.schedule.to_string(), "0s,5s");
         assert_eq!(read.disable_after, DisableAfter::default());
+        assert_eq!(read.format, BodyFormat::Standard);
+        assert_eq!(read.signature, SignatureScheme::Standard);
+
+        let stored = r#"{"headers":[],"signing":["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]}"#;
+        let read: SecretPart = serde_json::from_str(stored).unwrap();
+        assert!(read.auth.is_none() && read.tls.client.is_none() && read.retiring.is_empty());
     }
 }

@@ -8,8 +8,9 @@
 use std::{collections::HashSet, time::Duration};
 
 use fanfare_model::{
-    DatabaseLocation, DisabledReason, Endpoint, EndpointId, EndpointState, HeaderField, Schedule,
-    Secret, SigningSecret, StateChange, TenantId, Timestamp,
+    Auth, BodyFormat, ClientCertificate, DatabaseLocation, DisabledReason, Endpoint, EndpointId,
+    EndpointState, HeaderField, HttpVersion, Profile, RetiringSecret, Schedule, Secret,
+    SigningSecret, StateChange, TenantId, Timestamp, TlsIdentity,
 };
 use fanfare_registry::{
     AuditPage, EndpointPage, NewEndpoint, Registry, RegistryFault, Settings, migrate, migrations,
@@ -49,6 +50,7 @@ macro_rules! conformance {
 
 conformance![
     an_endpoint_reads_back_as_it_was_created,
+    a_text_that_signs_reads_back,
     a_secret_is_generated_when_none_is_given,
     an_unacceptable_endpoint_is_refused_and_changes_nothing,
     pages_follow_each_other_by_id,
@@ -108,8 +110,27 @@ async fn an_endpoint_reads_back_as_it_was_created(registry: &Registry) {
         success: "200".parse().unwrap(),
         permanent: "400,404".parse().unwrap(),
         disable_after: "10 failures or 1h".parse().unwrap(),
-        headers: vec![HeaderField::new("authorization", "Bearer x").unwrap()],
-        secrets: vec![SigningSecret::generate(), SigningSecret::generate()],
+        secrets: vec![SigningSecret::generate(), SigningSecret::generate_private()],
+        format: BodyFormat::CloudEventsBinary,
+        auth: Some(Auth::Basic {
+            username: "u".to_owned(),
+            password: Secret::new("p".to_owned()),
+        }),
+        tls: TlsIdentity {
+            client: Some(ClientCertificate {
+                chain: "chain".to_owned(),
+                key: Secret::new("key".to_owned()),
+            }),
+            ca: Some("ca".to_owned()),
+        },
+        headers: vec![HeaderField::new("x-a", "Bearer x").unwrap()],
+        http_version: HttpVersion::Http2,
+        connect_timeout: Some(Duration::from_millis(1200)),
+        request_origin: Some("events.example.com".parse().unwrap()),
+        retiring: vec![RetiringSecret {
+            secret: SigningSecret::generate(),
+            until: Timestamp::from_second(2_000_000_000).unwrap(),
+        }],
         ..new("t")
     };
     let created = registry
@@ -120,6 +141,15 @@ async fn an_endpoint_reads_back_as_it_was_created(registry: &Registry) {
     let skew = now().duration_since(created.created_at);
     assert!(skew.unsigned_abs() < Duration::from_micros(1));
 
+    let read = registry.endpoint(&tenant("t"), created.id).await.unwrap();
+    assert_eq!(read, Some(created));
+}
+
+async fn a_text_that_signs_reads_back(registry: &Registry) {
+    let mut stripe = new("t");
+    stripe.prefill(Profile::Stripe);
+    let created = registry.create_endpoint(stripe, "tester", now()).await.unwrap();
+    assert!(matches!(created.secrets[0], SigningSecret::Text(_)));
     let read = registry.endpoint(&tenant("t"), created.id).await.unwrap();
     assert_eq!(read, Some(created));
 }
