@@ -1,8 +1,11 @@
 //! Creates, shows, lists and deletes a tenant's endpoints.
 //!
-//! `endpoints/form.rs` says what an endpoint looks like in JSON.
+//! `endpoints/form.rs` says what an endpoint looks like in JSON when it is asked for, `endpoints/shown.rs` when
+//! it is shown.
 
 mod form;
+mod schemas;
+mod shown;
 
 use std::sync::Arc;
 
@@ -17,8 +20,8 @@ use fanfare_registry::EndpointPage;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-pub(crate) use self::form::ShownEndpoint;
-use self::form::{CreatedEndpoint, EndpointForm};
+pub(crate) use self::shown::ShownEndpoint;
+use self::{form::EndpointForm, shown::CreatedEndpoint};
 use crate::{
     auth::Actor,
     extract::{EndpointPath, JsonBody, Path, Query, TenantPath},

@@ -136,13 +136,18 @@ fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
+fn holds_credentials(field: &str) -> bool {
+    let member = field.split('.').next().unwrap_or_default();
+    ["secret", "headers", "auth", "tls"].contains(&member)
+}
+
 fn json_problem(field: &str, fault: &serde_json::Error) -> Problem {
     let text = fault.to_string();
     match fault.classify() {
         Category::Io | Category::Syntax | Category::Eof => Problem::new(Code::MalformedJson, &text),
         Category::Data if field == "." => Problem::new(Code::InvalidRequest, &text),
         // A value of the wrong type is quoted in the text, and these hold credentials.
-        Category::Data if field == "secret" || field.starts_with("headers") => {
+        Category::Data if holds_credentials(field) && text.contains("invalid type") => {
             let detail = format!("`{field}` must be made of strings");
             Problem::at(field, Code::InvalidRequest, &detail)
         }

@@ -4,13 +4,16 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use fanfare_model::{
-    DisableAfter, Endpoint, EndpointId, EventType, EventTypePattern, HeaderField, Rate, Schedule,
-    SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
-};
+use fanfare_model::{EventType, SigningSecret, TenantId, Timestamp};
 use jiff::fmt::friendly::SpanParser;
 
 use crate::Moment;
+
+mod endpoints;
+
+pub use self::endpoints::{
+    EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OneEndpointArgs,
+};
 
 /// Turns events published to RabbitMQ into signed webhooks.
 #[derive(Debug, Clone, Parser)]
@@ -194,93 +197,6 @@ pub enum KeysCommand {
     },
 }
 
-/// The commands of `fanfare endpoints`.
-#[derive(Debug, Clone, Subcommand)]
-pub enum EndpointsCommand {
-    /// Register a URL
-    Add(Box<EndpointsAddArgs>),
-    /// List endpoints
-    List(EndpointsListArgs),
-    /// Show one endpoint
-    Show(OneEndpointArgs),
-    /// Let the deliveries of one endpoint wait
-    Pause(OneEndpointArgs),
-    /// End the pause of one endpoint
-    Resume(OneEndpointArgs),
-    /// Call one endpoint again after it was disabled
-    Enable(OneEndpointArgs),
-    /// Make dead letters of what one endpoint is owed
-    Disable(OneEndpointArgs),
-    /// Remove one endpoint
-    Remove(OneEndpointArgs),
-}
-
-/// Arguments of `fanfare endpoints add`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct EndpointsAddArgs {
-    /// Whose endpoint it is
-    #[arg(long)]
-    pub tenant: TenantId,
-    /// Where requests go
-    #[arg(long)]
-    pub url: TargetUrl,
-    /// The event types it wants, separated by commas: `reward.granted`, `reward.*`, `*`
-    #[arg(long, value_delimiter = ',', default_value = "*")]
-    pub types: Vec<EventTypePattern>,
-    /// How fast it may be called, such as `50/s` or `20/h` [default: unlimited]
-    #[arg(long)]
-    pub rate: Option<Rate>,
-    /// What it is for
-    #[arg(long, default_value = "")]
-    pub description: String,
-    /// The waits before each attempt, such as `0,5s,5m`, or waits that grow, such as
-    /// `exponential(base=5s,factor=2,cap=1h,attempts=12,window=3d)` [default: ten attempts in three days]
-    #[arg(long, value_name = "WAITS")]
-    pub schedule: Option<Schedule>,
-    /// How long one attempt may take: 1 s to 30 s [default: 15s]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub timeout: Option<Duration>,
-    /// The statuses that mean success, such as `200,202` [default: 200-299]
-    #[arg(long, value_name = "STATUSES")]
-    pub success: Option<StatusSet>,
-    /// The statuses that mean that trying again is useless, such as `400,422` [default: none]
-    #[arg(long, value_name = "STATUSES")]
-    pub permanent: Option<StatusSet>,
-    /// When failures in a row disable it: `never`, `10 failures`, `5d`, or `10 failures or 5d` [default: 5d]
-    #[arg(long, value_name = "RULES")]
-    pub disable_after: Option<DisableAfter>,
-    /// A header that every request gets; may be given several times
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
-    pub headers: Vec<HeaderField>,
-    /// How many requests may be in flight at once
-    #[arg(long, value_name = "REQUESTS", default_value_t = Endpoint::DEFAULT_MAX_IN_FLIGHT)]
-    pub max_in_flight: u16,
-    /// The secret that signs [default: a new one]
-    #[arg(long, value_name = "whsec_…")]
-    pub secret: Option<SigningSecret>,
-}
-
-/// Arguments of `fanfare endpoints list`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct EndpointsListArgs {
-    /// Only those of this tenant
-    #[arg(long)]
-    pub tenant: Option<TenantId>,
-    /// How many at most
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub limit: u32,
-}
-
-/// Which endpoint is meant.
-#[derive(Debug, Clone, clap::Args)]
-pub struct OneEndpointArgs {
-    /// Whose endpoint it is
-    #[arg(long)]
-    pub tenant: TenantId,
-    /// Its id
-    pub id: EndpointId,
-}
-
 /// Arguments of `fanfare listen`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListenArgs {
@@ -381,13 +297,6 @@ fn duration(text: &str) -> Result<Duration, jiff::Error> {
     SpanParser::new().parse_unsigned_duration(text)
 }
 
-fn header(text: &str) -> Result<HeaderField, String> {
-    let (name, value) = text
-        .split_once(':')
-        .ok_or("accepted is a name and a value, such as `Authorization: Bearer x`")?;
-    HeaderField::new(name.trim(), value).map_err(|fault| fault.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -453,6 +362,12 @@ mod tests {
             "fanfare endpoints add --tenant t --url https://example.com --header x",
             "fanfare endpoints add --tenant t --url https://example.com --header Host:x",
             "fanfare endpoints add --tenant t --url https://example.com --success 20x",
+            "fanfare endpoints add --tenant t --url https://example.com --profile gitlab",
+            "fanfare endpoints add --tenant t --url https://example.com --format xml",
+            "fanfare endpoints add --tenant t --url https://example.com --signature custom()",
+            "fanfare endpoints add --tenant t --url https://example.com --auth {}",
+            "fanfare endpoints add --tenant t --url https://example.com --client-cert a.pem",
+            "fanfare endpoints add --tenant t --url https://example.com --http-version 3",
             "fanfare endpoints list --limit 0",
             "fanfare dead-letters list --limit 1001",
             "fanfare audit --since tuesday",
@@ -470,12 +385,13 @@ mod tests {
         let Command::Endpoints(EndpointsCommand::Add(add)) = parsed(line) else {
             panic!("endpoints add");
         };
-        assert_eq!(add.types.len(), 2);
+        let add = add.options;
+        assert_eq!(add.types.unwrap().len(), 2);
         assert_eq!(add.schedule.unwrap().to_string(), "0s,5s,2h30m");
         assert_eq!(add.timeout, Some(Duration::from_secs(5)));
         assert_eq!(add.success.unwrap().to_string(), "200,202");
         assert_eq!(add.permanent.unwrap().to_string(), "400-499");
-        assert_eq!(add.max_in_flight, 3);
+        assert_eq!(add.max_in_flight, Some(3));
         let headers = add.headers.iter().map(|h| (h.name(), h.value()));
         let expected = [("authorization", "secret"), ("x-team", "a:b")];
         assert_eq!(headers.collect::<Vec<_>>(), expected);

@@ -16,8 +16,9 @@ mod wiring;
 
 pub use args::{
     Args, AuditArgs, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs,
-    EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, KeysCommand, ListenArgs, MigrateArgs,
-    OneEndpointArgs, OutputFormat, PublishArgs, Role, ServeArgs, TopologyCommand,
+    EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, KeysCommand,
+    ListenArgs, MigrateArgs, OneEndpointArgs, OutputFormat, PublishArgs, Role, ServeArgs,
+    TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use moment::Moment;

@@ -242,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::request::tests::at;
+    use crate::samples::at;
 
     fn go(breaker: &mut Breaker, second: i64) -> Pass {
         match breaker.admit(at(second)) {

@@ -247,7 +247,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::request::tests::{at, endpoint};
+    use crate::samples::{at, endpoint};
 
     fn answered(status: u16) -> Outcome {
         Outcome::Answered {

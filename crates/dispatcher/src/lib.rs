@@ -5,8 +5,8 @@
 //! the settlement is carried out at the broker, confirmed, and only then is the message acknowledged.
 //! What has to wait longer than seconds waits in the broker's delay line, never here.
 //!
-//! Reading order: `run.rs` is the loop, `decide.rs` the rules, `lane.rs` the waiting, `attempt.rs` the
-//! request, `settle.rs` the consequences.
+//! Reading order: `run.rs` is the loop, `decide.rs` the rules, `lane.rs` the waiting, `settle.rs` the
+//! consequences. The request itself is the work of the crate `egress`.
 
 mod run;
 
@@ -15,10 +15,6 @@ mod decide;
 mod lane;
 mod lanes;
 mod seen;
-
-mod attempt;
-mod egress;
-mod request;
 
 mod crashed;
 mod floods;
@@ -29,6 +25,8 @@ mod settle;
 mod metrics;
 mod settings;
 
-pub use egress::{Egress, EgressFault, EgressSettings, Resolver};
+#[cfg(test)]
+mod samples;
+
 pub use run::{Dispatcher, run};
 pub use settings::Settings;

@@ -193,7 +193,7 @@ mod tests {
     use fanfare_model::{Event, Failure};
 
     use super::*;
-    use crate::request::tests::{at, delivery};
+    use crate::samples::{at, delivery};
 
     #[test]
     fn the_kind_of_a_wait_can_be_told_from_the_delivery() {

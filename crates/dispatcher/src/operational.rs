@@ -88,7 +88,7 @@ mod tests {
     use fanfare_wire::check_event;
 
     use super::*;
-    use crate::request::tests::{at, delivery, endpoint};
+    use crate::samples::{at, delivery, endpoint};
 
     #[test]
     fn every_event_is_acceptable_and_a_repeat_has_the_same_id() {

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use fanfare_broker::{Broker, Inbox, Message, Subscription, Topology};
+use fanfare_egress::{Egress, attempt};
 use fanfare_model::{
     Clock, DeferReason, Delivery, DiscardReason, Endpoint, Jitter, Outcome, PartitionKey,
     Settlement, Timestamp,
@@ -22,8 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    Egress, Settings,
-    attempt::attempt,
+    Settings,
     breaker::Change,
     crashed, decide,
     floods::Floods,

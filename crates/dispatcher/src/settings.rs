@@ -1,8 +1,7 @@
 //! The dispatcher's settings.
 
+use fanfare_egress::EgressSettings;
 use serde::{Deserialize, Serialize};
-
-use crate::EgressSettings;
 
 /// The `[dispatcher]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

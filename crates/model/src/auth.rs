@@ -144,9 +144,14 @@ impl TryFrom<AuthForm> for Auth {
         let text = |member, text: String| {
             let fits = (1..=LONGEST_TEXT).contains(&text.len()) && text.bytes().all(is_printable);
             let expected = TEXT;
-            if fits { Ok(text) } else { Err(InvalidAuth { member, expected }) }
+            if fits {
+                Ok(text)
+            } else {
+                Err(InvalidAuth { member, expected })
+            }
         };
-        let option = |member, value: Option<String>| value.map(|value| text(member, value)).transpose();
+        let option =
+            |member, value: Option<String>| value.map(|value| text(member, value)).transpose();
         match form {
             AuthForm::Basic { username, password } => {
                 let username = text("username", username)?;
@@ -359,13 +364,31 @@ mod tests {
     fn what_proves_nothing_is_refused_by_its_member() {
         for (json, expected) in [
             (r#"{}"#, "missing field `kind`"),
-            (r#"{"kind":"magic"}"#, "expected one of `basic`, `bearer`, `oauth2`"),
-            (r#"{"kind":"basic","username":"u"}"#, "missing field `password`"),
-            (r#"{"kind":"basic","username":"a:b","password":"x"}"#, "`auth.username` must be"),
-            (r#"{"kind":"basic","username":"","password":"x"}"#, "`auth.username` must be"),
-            (r#"{"kind":"basic","username":"u","password":"a\nb"}"#, "`auth.password` must be"),
+            (
+                r#"{"kind":"magic"}"#,
+                "expected one of `basic`, `bearer`, `oauth2`",
+            ),
+            (
+                r#"{"kind":"basic","username":"u"}"#,
+                "missing field `password`",
+            ),
+            (
+                r#"{"kind":"basic","username":"a:b","password":"x"}"#,
+                "`auth.username` must be",
+            ),
+            (
+                r#"{"kind":"basic","username":"","password":"x"}"#,
+                "`auth.username` must be",
+            ),
+            (
+                r#"{"kind":"basic","username":"u","password":"a\nb"}"#,
+                "`auth.password` must be",
+            ),
             (r#"{"kind":"bearer","token":"a b"}"#, "`auth.token` must be"),
-            (r#"{"kind":"bearer","token":"x","colour":"red"}"#, "unknown field `colour`"),
+            (
+                r#"{"kind":"bearer","token":"x","colour":"red"}"#,
+                "unknown field `colour`",
+            ),
             (
                 r#"{"kind":"oauth2","token_url":"login","client_id":"c","client_secret":"x"}"#,
                 "`auth.token_url` must be",
@@ -379,7 +402,10 @@ mod tests {
     #[test]
     fn versions_and_origins_are_read() {
         for (name, version) in VERSIONS {
-            assert_eq!((name.parse(), version.to_string().as_str()), (Ok(version), name));
+            assert_eq!(
+                (name.parse(), version.to_string().as_str()),
+                (Ok(version), name)
+            );
         }
         assert!("3".parse::<HttpVersion>().is_err());
         let origin: RequestOrigin = "Events.example.com".parse().unwrap();

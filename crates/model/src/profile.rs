@@ -143,7 +143,9 @@ impl Profile {
                 // Also with its jitter, and with attempts that take half a minute in all, the third begins
                 // within five minutes of the first.
                 schedule: Schedule::from_seconds(vec![0, 60, 150]).expect("three waits fit"),
-                disable_after: "10 failures".parse().expect("a number of failures is a rule"),
+                disable_after: "10 failures"
+                    .parse()
+                    .expect("a number of failures is a rule"),
                 ..preset(BodyFormat::Raw, signed("referralhero"))
             },
         }
@@ -190,10 +192,16 @@ mod tests {
     #[test]
     fn formats_and_profiles_read_back() {
         for (name, format) in FORMATS {
-            assert_eq!((name.parse(), format.to_string().as_str()), (Ok(format), name));
+            assert_eq!(
+                (name.parse(), format.to_string().as_str()),
+                (Ok(format), name)
+            );
         }
         for (name, profile) in PROFILES {
-            assert_eq!((name.parse(), profile.to_string().as_str()), (Ok(profile), name));
+            assert_eq!(
+                (name.parse(), profile.to_string().as_str()),
+                (Ok(profile), name)
+            );
         }
         assert_eq!("xml".parse::<BodyFormat>(), Err(InvalidBodyFormat));
         assert_eq!("".parse::<Profile>(), Err(InvalidProfile));
@@ -220,7 +228,11 @@ mod tests {
     fn referralhero_tries_three_times_within_five_minutes() {
         let preset = Profile::ReferralHero.preset();
         assert_eq!(preset.schedule.attempts(), 3);
-        let wait = |failed| preset.schedule.wait_after(failed, Duration::ZERO, Jitter::new(1.0));
+        let wait = |failed| {
+            preset
+                .schedule
+                .wait_after(failed, Duration::ZERO, Jitter::new(1.0))
+        };
         let waits: Duration = (0..3).filter_map(wait).sum();
         let attempts = Duration::from_secs(15) * 2;
         assert!(waits + attempts < Duration::from_secs(300), "{waits:?}");

@@ -107,10 +107,7 @@ static PRESETS: [(&str, CustomSignature); 4] = {
     use SignatureEncoding::{Base64, Hex};
     use SignedTime::{Inline, No};
     [
-        (
-            "github",
-            preset("x-hub-signature-256", "sha256=", Hex, No),
-        ),
+        ("github", preset("x-hub-signature-256", "sha256=", Hex, No)),
         ("shopify", preset("x-shopify-hmac-sha256", "", Base64, No)),
         ("stripe", preset("stripe-signature", "v1=", Hex, Inline)),
         (
@@ -421,7 +418,10 @@ mod tests {
             let read = scheme(text);
             assert_eq!(read.to_string(), text);
             let json = serde_json::to_string(&read).unwrap();
-            assert_eq!(serde_json::from_str::<SignatureScheme>(&json).unwrap(), read);
+            assert_eq!(
+                serde_json::from_str::<SignatureScheme>(&json).unwrap(),
+                read
+            );
         }
         let short = r#"{"header": "X-Hub-Signature-256", "prefix": "sha256="}"#;
         let read: SignatureScheme = serde_json::from_str(short).unwrap();
@@ -449,8 +449,16 @@ mod tests {
         ] {
             assert!(bad.parse::<SignatureScheme>().is_err(), "{bad}");
         }
-        for bad in ["{}", r#"{"header":"x","a":1}"#, "5", r#"{"header":"x","prefix":"ä"}"#] {
-            assert!(serde_json::from_str::<SignatureScheme>(bad).is_err(), "{bad}");
+        for bad in [
+            "{}",
+            r#"{"header":"x","a":1}"#,
+            "5",
+            r#"{"header":"x","prefix":"ä"}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<SignatureScheme>(bad).is_err(),
+                "{bad}"
+            );
         }
     }
 

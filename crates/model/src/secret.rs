@@ -80,7 +80,9 @@ pub enum InvalidSigningSecret {
     )]
     Standard,
     /// It cannot be a key as it stands.
-    #[error("a secret for a signature in a header of its own is 16 to 256 visible ASCII characters and spaces")]
+    #[error(
+        "a secret for a signature in a header of its own is 16 to 256 visible ASCII characters and spaces"
+    )]
     Text,
 }
 
@@ -172,8 +174,13 @@ impl FromStr for SigningSecret {
             let bytes = Zeroizing::new(STANDARD.decode(encoded).map_err(|_| INVALID)?);
             let (seed, public) = bytes.split_first_chunk::<32>().ok_or(INVALID)?;
             let key = PrivateKey(Zeroizing::new(*seed));
-            let belongs = public.is_empty() || public == key.signing_key().verifying_key().as_bytes();
-            return if belongs { Ok(Self::Private(key)) } else { Err(INVALID) };
+            let belongs =
+                public.is_empty() || public == key.signing_key().verifying_key().as_bytes();
+            return if belongs {
+                Ok(Self::Private(key))
+            } else {
+                Err(INVALID)
+            };
         }
         let encoded = text.strip_prefix("whsec_").ok_or(INVALID)?;
         let bytes = STANDARD.decode(encoded).map_err(|_| INVALID)?;
@@ -241,14 +248,22 @@ mod tests {
         ] {
             assert!(bad.parse::<SigningSecret>().is_err(), "{bad}");
         }
-        for bad in ["", "fifteen-letters", "fifteen-letters ", "sechzehn-Zeichen-ä", &"x".repeat(257)] {
+        for bad in [
+            "",
+            "fifteen-letters",
+            "fifteen-letters ",
+            "sechzehn-Zeichen-ä",
+            &"x".repeat(257),
+        ] {
             assert!(SigningSecret::from_text(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_private_key_is_read_with_and_without_its_public_half() {
-        let secret: SigningSecret = format!("whsk_{}", STANDARD.encode([7; 32])).parse().unwrap();
+        let secret: SigningSecret = format!("whsk_{}", STANDARD.encode([7; 32]))
+            .parse()
+            .unwrap();
         assert_eq!(secret.reveal().parse(), Ok(secret.clone()));
         let public = secret.public_key().unwrap().to_string();
         assert!(public.starts_with("whpk_"));

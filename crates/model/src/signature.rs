@@ -84,7 +84,9 @@ pub fn verify_standard(
         }
         None => {
             let expected = authentication_code(secret, id, seconds, body);
-            given("v1").iter().any(|given| bool::from(given.ct_eq(&expected)))
+            given("v1")
+                .iter()
+                .any(|given| bool::from(given.ct_eq(&expected)))
         }
     };
     if fits {

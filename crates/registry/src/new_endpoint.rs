@@ -203,7 +203,8 @@ impl NewEndpoint {
         require(
             secrets.all(|secret| self.signature.takes(secret)),
             "secret",
-            || match self.signature {
+            || {
+                match self.signature {
                 SignatureScheme::Standard => {
                     "`whsec_` or `whsk_` and base64, because `signature` is `standard`: give a new one"
                         .to_owned()
@@ -211,6 +212,7 @@ impl NewEndpoint {
                 SignatureScheme::Custom(_) => {
                     "16 to 256 visible characters, because of `signature`: give a new one".to_owned()
                 }
+            }
             },
         )?;
         let taken = self
@@ -223,9 +225,11 @@ impl NewEndpoint {
         })?;
         let binary = self.format == BodyFormat::CloudEventsBinary;
         let attribute = |field: &HeaderField| field.name().starts_with("ce-");
-        require(!binary || !self.headers.iter().any(attribute), "headers", || {
-            "without `ce-…`, which are the event's attributes".to_owned()
-        })
+        require(
+            !binary || !self.headers.iter().any(attribute),
+            "headers",
+            || "without `ce-…`, which are the event's attributes".to_owned(),
+        )
     }
 
     fn validate_connecting(&self) -> Result<(), InvalidEndpoint> {
@@ -258,7 +262,11 @@ impl NewEndpoint {
                     && timeout.subsec_nanos().is_multiple_of(1_000_000)
             }),
             "connect_timeout",
-            || format!("whole milliseconds from {shortest:?} to {longest:?}, and at most `timeout`"),
+            || {
+                format!(
+                    "whole milliseconds from {shortest:?} to {longest:?}, and at most `timeout`"
+                )
+            },
         )?;
         let cloudevents = matches!(
             self.format,

@@ -208,9 +208,8 @@ impl From<&Endpoint> for SecretPart {
             secret: old.secret.reveal(),
             until: old.until,
         };
-        let client = |client: &ClientCertificate| {
-            (client.chain.clone(), client.key.expose().to_owned())
-        };
+        let client =
+            |client: &ClientCertificate| (client.chain.clone(), client.key.expose().to_owned());
         Self {
             headers: endpoint.headers.iter().map(header).collect(),
             signing: endpoint.secrets.iter().map(SigningSecret::reveal).collect(),
@@ -266,7 +265,11 @@ impl TryFrom<EndpointRecord> for Endpoint {
             http_version: settings.http_version,
             connect_timeout: settings.connect_timeout_ms.map(Duration::from_millis),
             request_origin: settings.request_origin,
-            secrets: secret.signing.iter().map(read_secret).collect::<Result<_, _>>()?,
+            secrets: secret
+                .signing
+                .iter()
+                .map(read_secret)
+                .collect::<Result<_, _>>()?,
             retiring: retiring.collect::<Result<_, _>>()?,
             signature: settings.signature,
             created_at: record.created_at,

@@ -148,7 +148,10 @@ async fn an_endpoint_reads_back_as_it_was_created(registry: &Registry) {
 async fn a_text_that_signs_reads_back(registry: &Registry) {
     let mut stripe = new("t");
     stripe.prefill(Profile::Stripe);
-    let created = registry.create_endpoint(stripe, "tester", now()).await.unwrap();
+    let created = registry
+        .create_endpoint(stripe, "tester", now())
+        .await
+        .unwrap();
     assert!(matches!(created.secrets[0], SigningSecret::Text(_)));
     let read = registry.endpoint(&tenant("t"), created.id).await.unwrap();
     assert_eq!(read, Some(created));

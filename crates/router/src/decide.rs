@@ -40,10 +40,7 @@ pub(crate) fn deliveries(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use fanfare_model::{
-        AttributeValue, DisableAfter, DisabledReason, Endpoint, EndpointId, EndpointState,
-        Schedule, SigningSecret, StatusSet,
-    };
+    use fanfare_model::{AttributeValue, DisabledReason, Endpoint, EndpointId, EndpointState};
     use uuid::Uuid;
 
     use super::*;
@@ -59,23 +56,9 @@ pub(crate) mod tests {
         state: EndpointState,
     ) -> Endpoint {
         Endpoint {
-            id: EndpointId::from_uuid(Uuid::from_u128(number)),
-            tenant: tenant.parse().unwrap(),
-            url: "https://example.com/".parse().unwrap(),
-            description: String::new(),
             event_types: vec![pattern.parse().unwrap()],
             state,
-            rate: None,
-            max_in_flight: 16,
-            timeout: Duration::from_secs(15),
-            schedule: Schedule::default(),
-            success: StatusSet::success(),
-            permanent: StatusSet::none(),
-            disable_after: DisableAfter::default(),
-            headers: Vec::new(),
-            secrets: vec![SigningSecret::generate()],
-            created_at: at(0),
-            updated_at: at(0),
+            ..Endpoint::for_tests(number, tenant, "https://example.com/")
         }
     }
 

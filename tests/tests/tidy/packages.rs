@@ -164,7 +164,7 @@ fn only_some_crates_depend_on_amqp_and_http_libraries() {
             // The bench of `cli` measures a bare client beside Fanfare.
             &["broker", "cli", "testkit"],
         ),
-        (&["reqwest", "axum", "hyper"], &["api", "cli", "dispatcher"]),
+        (&["reqwest", "axum", "hyper"], &["api", "cli", "egress"]),
     ];
     let mut breaches = Vec::new();
     for package in packages().iter().filter(|package| package.is_shipped()) {
@@ -177,7 +177,7 @@ fn only_some_crates_depend_on_amqp_and_http_libraries() {
             }
         }
     }
-    let rule = "AMQP is for `broker`, HTTP for `api`, `cli` and `dispatcher`";
+    let rule = "AMQP is for `broker`, HTTP for `api`, `cli` and `egress`";
     checkout::none(rule, breaches);
 }
 

@@ -15,7 +15,7 @@ const MAY_SPEAK_AMQP: [&str; 3] = ["crates/broker/", "crates/testkit/", "crates/
 const MAY_SPEAK_HTTP: [&str; 4] = [
     "crates/api/",
     "crates/cli/",
-    "crates/dispatcher/",
+    "crates/egress/",
     "crates/testkit/",
 ];
 
@@ -108,8 +108,8 @@ fn naming_amqp(file: &File) -> Vec<String> {
 }
 
 #[test]
-fn only_api_cli_and_dispatcher_name_http_libraries() {
-    check("HTTP is for `api`, `cli` and `dispatcher`", naming_http);
+fn only_api_cli_and_egress_name_http_libraries() {
+    check("HTTP is for `api`, `cli` and `egress`", naming_http);
     let text = "use axum::Router;\n";
     for (path, breaches) in [
         ("crates/router/src/run.rs", 1),

@@ -1,4 +1,4 @@
-//! What an endpoint looks like in JSON: as it is asked for, and as it is shown.
+//! What an endpoint looks like in JSON when it is asked for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,24 +6,19 @@ use std::{
 };
 
 use fanfare_model::{
-    DisableAfter, DisabledReason, EgressPolicy, Endpoint, EndpointId, EndpointState,
-    EventTypePattern, HeaderField, Rate, Schedule, Secret, SigningSecret, StatusSet, TargetUrl,
-    TenantId, Timestamp,
+    Auth, AuthForm, BodyFormat, ClientCertificate, DisableAfter, EgressPolicy, EventTypePattern,
+    HeaderField, HttpVersion, Profile, Rate, RequestOrigin, Schedule, Secret, SignatureScheme,
+    SigningSecret, StatusSet, TargetUrl, TenantId, TlsIdentity,
 };
 use fanfare_registry::NewEndpoint;
 use serde::{Deserialize, Serialize};
-use utoipa::{
-    ToSchema,
-    openapi::{
-        ArrayBuilder, ObjectBuilder, OneOfBuilder, RefOr, Schema, SchemaFormat,
-        schema::{KnownFormat, Type},
-    },
-};
+use utoipa::ToSchema;
 
+use super::schemas::{AuthMembers, DisableRules, schedule_schema, signature_schema};
 use crate::problem::{Code, Problem};
 
-/// An endpoint to be created.
-#[derive(Deserialize, ToSchema)]
+/// An endpoint to be created, or what one is to be after a change.
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewEndpoint, example = json!({
     "url": "https://example.com/hooks",
@@ -31,6 +26,11 @@ use crate::problem::{Code, Problem};
     "rate": "50/s burst 10",
 }))]
 pub(crate) struct EndpointForm {
+    /// The kind of receiver, which fills in `format`, `signature`, `success`, `schedule` and `disable_after`
+    /// where they are absent: `standard`, `cloudevents`, `raw`, `referralhero`, `github`, `shopify`, `stripe`
+    /// or `custom`.
+    #[schema(value_type = Option<String>)]
+    profile: Option<Profile>,
     /// Where requests go: an absolute http or https URL of a public host.
     #[schema(required = true, nullable = false, value_type = String, format = "uri")]
     url: Option<TargetUrl>,
@@ -59,11 +59,46 @@ pub(crate) struct EndpointForm {
     /// When failures in a row disable it: after five days of them when absent, never when `{}`.
     #[schema(value_type = Option<DisableRules>)]
     disable_after: Option<DisableAfter>,
+    /// What the body of a request is: `standard`, `cloudevents`, `cloudevents-binary` or `raw`.
+    #[schema(value_type = Option<String>)]
+    format: Option<BodyFormat>,
+    /// How requests are signed.
+    #[schema(schema_with = signature_schema)]
+    signature: Option<SignatureScheme>,
     /// Headers added to every request, at most 30. Their values are never shown again.
     headers: Option<BTreeMap<String, String>>,
-    /// The secret that signs: `whsec_` and the base64 of 24 to 64 bytes. One is made when absent.
+    /// What proves to the receiver who calls it, beside the signature. Its secrets are never shown again.
+    #[schema(value_type = Option<AuthMembers>)]
+    auth: Option<AuthForm>,
+    /// What a TLS connection shows and trusts.
+    tls: Option<TlsForm>,
+    /// The version of HTTP: `auto` when absent, `1.1` or `2`.
     #[schema(value_type = Option<String>)]
+    http_version: Option<HttpVersion>,
+    /// How many seconds connecting may take: 0.1 to 30, and at most `timeout`; as the operator set it when absent.
+    connect_timeout: Option<f64>,
+    /// The DNS name of the sender, by which a receiver of CloudEvents is asked for permission before it is called.
+    #[schema(value_type = Option<String>)]
+    request_origin: Option<RequestOrigin>,
+    /// The secret that signs: `whsec_` and the base64 of 24 to 64 bytes, or `whsk_` and the base64 of an
+    /// ed25519 key; for any other `signature` than `standard` 16 to 256 visible characters. One is made when
+    /// absent.
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing)]
     secret: Option<Secret>,
+}
+
+/// A certificate to show and one to trust, in PEM.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Tls)]
+struct TlsForm {
+    /// The certificate that proves who connects, followed by its intermediates.
+    certificate: Option<String>,
+    /// The private key of `certificate`. Never shown again.
+    key: Option<String>,
+    /// Certificates that are trusted as roots, for this endpoint alone.
+    ca: Option<String>,
 }
 
 impl EndpointForm {
@@ -76,45 +111,102 @@ impl EndpointForm {
         let url = self
             .url
             .ok_or_else(|| missing("url", "an absolute URL such as https://example.com/hooks"))?;
-        egress
-            .check_url(&url)
-            .map_err(|blocked| refused("url", &blocked.to_string()))?;
+        check_url("url", &url, egress)?;
         let event_types = self.event_types.ok_or_else(|| {
             missing(
                 "event_types",
                 "a list of types and patterns such as `reward.*`, or `[\"*\"]`",
             )
         })?;
-        let defaults = NewEndpoint::new(tenant, url, event_types);
-        let new = NewEndpoint {
-            description: self.description.unwrap_or_default(),
-            rate: self.rate,
-            max_in_flight: self.max_in_flight.unwrap_or(defaults.max_in_flight),
-            timeout: match self.timeout {
-                Some(seconds) => read_timeout(seconds)?,
-                None => defaults.timeout,
-            },
-            schedule: self.schedule.unwrap_or(defaults.schedule),
-            success: self.success.unwrap_or(defaults.success),
-            permanent: self.permanent.unwrap_or(defaults.permanent),
-            disable_after: self.disable_after.unwrap_or(defaults.disable_after),
-            headers: read_headers(&self.headers.unwrap_or_default())?,
-            secrets: read_secret(self.secret.as_ref())?,
-            tenant: defaults.tenant,
-            url: defaults.url,
-            event_types: defaults.event_types,
-        };
+        let mut new = NewEndpoint::new(tenant, url, event_types);
+        if let Some(profile) = self.profile {
+            new.prefill(profile);
+            if profile == Profile::Custom && self.signature.is_none() {
+                let expected = "a signature such as `{\"header\": \"X-Signature\"}`, because `profile` is `custom`";
+                return Err(missing("signature", expected));
+            }
+        }
+        new.description = self.description.unwrap_or_default();
+        new.rate = self.rate;
+        new.permanent = self.permanent.unwrap_or(new.permanent);
+        set(&mut new.max_in_flight, self.max_in_flight);
+        set(&mut new.schedule, self.schedule);
+        set(&mut new.success, self.success);
+        set(&mut new.disable_after, self.disable_after);
+        set(&mut new.format, self.format);
+        set(&mut new.signature, self.signature);
+        set(&mut new.http_version, self.http_version);
+        if let Some(seconds) = self.timeout {
+            new.timeout = read_seconds("timeout", "1 to 30", seconds)?;
+        }
+        let connect_timeout = self.connect_timeout;
+        new.connect_timeout = connect_timeout
+            .map(|seconds| read_seconds("connect_timeout", "0.1 to 30", seconds))
+            .transpose()?;
+        new.headers = read_headers(&self.headers.unwrap_or_default())?;
+        new.auth = read_auth(self.auth, egress)?;
+        new.tls = self.tls.map(TlsForm::read).transpose()?.unwrap_or_default();
+        new.request_origin = self.request_origin;
+        new.secrets = read_secret(self.secret.as_ref(), &new.signature)?;
         new.validate().map_err(|invalid| Problem::from(&invalid))?;
         Ok(new)
     }
 }
 
-fn read_timeout(seconds: f64) -> Result<Duration, Problem> {
+fn set<T>(member: &mut T, asked: Option<T>) {
+    if let Some(asked) = asked {
+        *member = asked;
+    }
+}
+
+fn check_url(field: &str, url: &TargetUrl, egress: &EgressPolicy) -> Result<(), Problem> {
+    egress
+        .check_url(url)
+        .map_err(|blocked| refused(field, &blocked.to_string()))
+}
+
+fn read_auth(auth: Option<AuthForm>, egress: &EgressPolicy) -> Result<Option<Auth>, Problem> {
+    let auth = auth.map(Auth::try_from).transpose();
+    let auth = auth.map_err(|invalid| {
+        let field = format!("auth.{}", invalid.member);
+        refused(&field, &invalid.to_string())
+    })?;
+    if let Some(Auth::OAuth2(client)) = &auth {
+        check_url("auth.token_url", &client.token_url, egress)?;
+    }
+    Ok(auth)
+}
+
+impl TlsForm {
+    fn read(self) -> Result<TlsIdentity, Problem> {
+        let client = match (self.certificate, self.key) {
+            (Some(chain), Some(key)) => {
+                let key = Secret::new(key);
+                Some(ClientCertificate { chain, key })
+            }
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(missing(
+                    "tls.key",
+                    "the private key of `tls.certificate`, in PEM",
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(missing(
+                    "tls.certificate",
+                    "the certificate of `tls.key`, in PEM",
+                ));
+            }
+        };
+        let ca = self.ca;
+        Ok(TlsIdentity { client, ca })
+    }
+}
+
+fn read_seconds(field: &str, range: &str, seconds: f64) -> Result<Duration, Problem> {
     Duration::try_from_secs_f64(seconds).map_err(|_| {
-        refused(
-            "timeout",
-            "`timeout` must be a number of seconds from 1 to 30",
-        )
+        let detail = format!("`{field}` must be a number of seconds from {range}");
+        refused(field, &detail)
     })
 }
 
@@ -134,11 +226,14 @@ fn read_headers(headers: &BTreeMap<String, String>) -> Result<Vec<HeaderField>, 
     headers.iter().map(read).collect()
 }
 
-fn read_secret(secret: Option<&Secret>) -> Result<Vec<SigningSecret>, Problem> {
+fn read_secret(
+    secret: Option<&Secret>,
+    signature: &SignatureScheme,
+) -> Result<Vec<SigningSecret>, Problem> {
     let Some(secret) = secret else {
         return Ok(Vec::new());
     };
-    match secret.expose().parse() {
+    match signature.read_secret(secret.expose()) {
         Ok(secret) => Ok(vec![secret]),
         Err(invalid) => Err(refused("secret", &invalid.to_string())),
     }
@@ -153,162 +248,4 @@ fn missing(field: &str, expected: &str) -> Problem {
 
 fn refused(field: &str, detail: &str) -> Problem {
     Problem::at(field, Code::InvalidRequest, detail)
-}
-
-/// When failures in a row disable an endpoint: by whichever rule applies first.
-#[derive(ToSchema)]
-#[schema(as = DisableAfter)]
-#[expect(
-    dead_code,
-    reason = "it describes `DisableAfter`, which is read and shown instead"
-)]
-struct DisableRules {
-    /// After this many failed attempts in a row.
-    #[schema(minimum = 1)]
-    consecutive_failures: Option<u32>,
-    /// When an attempt fails and none succeeded for this many seconds, at most 365 days.
-    #[schema(minimum = 1)]
-    failing_for: Option<u64>,
-}
-
-/// A list of seconds, or the members of an exponential schedule.
-fn schedule_schema() -> RefOr<Schema> {
-    let whole = |description| {
-        ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-            .minimum(Some(0))
-            .description(description)
-    };
-    let factor = ObjectBuilder::new()
-        .schema_type(Type::Number)
-        .description(Some(
-            "By how much each wait is longer than the one before: 1 to 100.",
-        ));
-    let growing = ObjectBuilder::new()
-        .property(
-            "base",
-            whole(Some("Seconds from the first to the second attempt.")),
-        )
-        .property("factor", factor)
-        .property("cap", whole(Some("The longest wait, in seconds.")))
-        .property(
-            "attempts",
-            whole(Some("How many attempts there are: 1 to 50.")),
-        )
-        .property(
-            "window",
-            whole(Some(
-                "No attempt is scheduled later than this many seconds after the first failure.",
-            )),
-        );
-    let growing = ["base", "factor", "cap", "attempts"]
-        .into_iter()
-        .fold(growing, ObjectBuilder::required);
-    let listed = ArrayBuilder::new().items(whole(None::<&str>));
-    OneOfBuilder::new().item(listed).item(growing).into()
-}
-
-/// An endpoint, without what is secret.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Endpoint)]
-pub(crate) struct ShownEndpoint {
-    /// Its id.
-    #[schema(value_type = String, example = "ep_019ac0ffee007000800000000000002a")]
-    id: EndpointId,
-    /// Its owner.
-    #[schema(value_type = String)]
-    tenant: TenantId,
-    /// Where requests go.
-    #[schema(value_type = String, format = "uri")]
-    url: TargetUrl,
-    /// What its owner calls it.
-    description: String,
-    /// The event types it wants.
-    #[schema(value_type = Vec<String>)]
-    event_types: Vec<EventTypePattern>,
-    /// `active`, `paused` or `disabled`.
-    state: &'static str,
-    /// Why and since when it is disabled, if it is.
-    disabled: Option<Disabled>,
-    /// How fast it may be called; unlimited when null.
-    #[schema(value_type = Option<String>)]
-    rate: Option<Rate>,
-    /// How many requests may be in flight at once.
-    max_in_flight: u16,
-    /// How many seconds one attempt may take in all.
-    timeout: f64,
-    /// The waits before each attempt, in seconds; or waits that grow.
-    #[schema(schema_with = schedule_schema)]
-    schedule: Schedule,
-    /// The statuses that mean success.
-    #[schema(value_type = String)]
-    success: StatusSet,
-    /// The statuses that mean that trying again is useless.
-    #[schema(value_type = String)]
-    permanent: StatusSet,
-    /// When failures in a row disable it.
-    #[schema(value_type = DisableRules)]
-    disable_after: DisableAfter,
-    /// The names of the headers that are added to every request.
-    header_names: Vec<String>,
-    /// When it was created.
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    /// When it was changed last.
-    #[schema(value_type = String, format = DateTime)]
-    updated_at: Timestamp,
-}
-
-/// Why and since when an endpoint is disabled.
-#[derive(Serialize, ToSchema)]
-struct Disabled {
-    /// `requested`, `gone` or `failing`.
-    #[schema(value_type = String)]
-    reason: DisabledReason,
-    /// Since when.
-    #[schema(value_type = String, format = DateTime)]
-    since: Timestamp,
-}
-
-impl From<Endpoint> for ShownEndpoint {
-    fn from(endpoint: Endpoint) -> Self {
-        Self {
-            id: endpoint.id,
-            tenant: endpoint.tenant,
-            url: endpoint.url,
-            description: endpoint.description,
-            event_types: endpoint.event_types,
-            state: endpoint.state.name(),
-            disabled: match endpoint.state {
-                EndpointState::Active | EndpointState::Paused => None,
-                EndpointState::Disabled { reason, since } => Some(Disabled { reason, since }),
-            },
-            rate: endpoint.rate,
-            max_in_flight: endpoint.max_in_flight,
-            timeout: endpoint.timeout.as_secs_f64(),
-            schedule: endpoint.schedule,
-            success: endpoint.success,
-            permanent: endpoint.permanent,
-            disable_after: endpoint.disable_after,
-            header_names: endpoint
-                .headers
-                .iter()
-                .map(|header| header.name().to_owned())
-                .collect(),
-            created_at: endpoint.created_at,
-            updated_at: endpoint.updated_at,
-        }
-    }
-}
-
-/// An endpoint that was just created.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct CreatedEndpoint {
-    /// The endpoint.
-    #[serde(flatten)]
-    pub(super) endpoint: ShownEndpoint,
-    /// The secret that signs. This is the only time that it is shown.
-    #[schema(example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
-    pub(super) secret: String,
 }

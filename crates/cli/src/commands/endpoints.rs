@@ -1,12 +1,15 @@
 //! `fanfare endpoints`: manages endpoints, directly in the registry that the configuration names.
 
-use std::{collections::BTreeSet, time::Duration};
+mod options;
 
-use anyhow::{Context, bail, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
 use fanfare_broker::Broker;
-use fanfare_dispatcher::EgressSettings;
+use fanfare_egress::EgressSettings;
 use fanfare_model::{
-    EgressPolicy, Endpoint, EndpointId, EndpointState, StateChange, TenantId, Timestamp,
+    EgressPolicy, Endpoint, EndpointId, EndpointState, EventTypePattern, StateChange, TenantId,
+    Timestamp,
 };
 use fanfare_registry::{EndpointPage, NewEndpoint, Registry};
 use fanfare_wire::ControlMessage;
@@ -82,28 +85,16 @@ async fn add(
     EgressPolicy::allowing(egress.allow_networks.clone())
         .check_url(&args.url)
         .context("--url is not accepted (`dispatcher.egress.allow_networks` opens networks)")?;
-    let mut names = BTreeSet::new();
-    for header in &args.headers {
-        let name = header.name();
-        ensure!(names.insert(name), "header `{name}` is given twice");
+    let mut new = NewEndpoint::new(
+        args.tenant.clone(),
+        args.url.clone(),
+        vec![EventTypePattern::Any],
+    );
+    options::apply(&args.options, &mut new)?;
+    if let Some(secret) = &args.secret {
+        let secret = new.signature.read_secret(secret.expose());
+        new.secrets = vec![secret.context("--secret is not accepted")?];
     }
-    let (tenant, url) = (args.tenant.clone(), args.url.clone());
-    let defaults = NewEndpoint::new(tenant, url, args.types.clone());
-    let new = NewEndpoint {
-        description: args.description.clone(),
-        rate: args.rate,
-        max_in_flight: args.max_in_flight,
-        timeout: args.timeout.unwrap_or(defaults.timeout),
-        schedule: args.schedule.clone().unwrap_or(defaults.schedule),
-        success: args.success.clone().unwrap_or(defaults.success),
-        permanent: args.permanent.clone().unwrap_or(defaults.permanent),
-        disable_after: args.disable_after.unwrap_or(defaults.disable_after),
-        headers: args.headers.clone(),
-        secrets: args.secret.iter().cloned().collect(),
-        tenant: defaults.tenant,
-        url: defaults.url,
-        event_types: defaults.event_types,
-    };
     Ok(registry.create_endpoint(new, ACTOR, now).await?)
 }
 
@@ -277,6 +268,58 @@ impl Row for Shown {
         Column {
             name: "disable_after",
             value: |Self(endpoint)| endpoint.disable_after.to_string().into(),
+        },
+        Column {
+            name: "format",
+            value: |Self(endpoint)| endpoint.format.to_string().into(),
+        },
+        Column {
+            name: "signature",
+            value: |Self(endpoint)| endpoint.signature.to_string().into(),
+        },
+        Column {
+            name: "public_keys",
+            value: |Self(endpoint)| {
+                let keys = endpoint
+                    .secrets
+                    .iter()
+                    .filter_map(|secret| secret.public_key());
+                keys.map(|key| key.to_string()).collect()
+            },
+        },
+        Column {
+            name: "retiring_until",
+            value: |Self(endpoint)| {
+                let retiring = endpoint.retiring.iter();
+                retiring.map(|old| old.until.to_string()).collect()
+            },
+        },
+        Column {
+            name: "auth",
+            value: |Self(endpoint)| endpoint.auth.as_ref().map(|auth| auth.kind()).into(),
+        },
+        Column {
+            name: "client_certificate",
+            value: |Self(endpoint)| endpoint.tls.client.is_some().into(),
+        },
+        Column {
+            name: "extra_ca",
+            value: |Self(endpoint)| endpoint.tls.ca.is_some().into(),
+        },
+        Column {
+            name: "http_version",
+            value: |Self(endpoint)| endpoint.http_version.to_string().into(),
+        },
+        Column {
+            name: "connect_timeout",
+            value: |Self(endpoint)| endpoint.connect_timeout.map(friendly).into(),
+        },
+        Column {
+            name: "request_origin",
+            value: |Self(endpoint)| {
+                let origin = endpoint.request_origin.as_ref();
+                origin.map(|origin| origin.as_str()).into()
+            },
         },
         Column {
             name: "header_names",

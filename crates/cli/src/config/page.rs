@@ -14,7 +14,7 @@ const SECTIONS: [(&str, &str, &str); 8] = [
     ("dispatcher", "dispatcher/src/settings.rs", "Settings"),
     (
         "dispatcher.egress",
-        "dispatcher/src/egress.rs",
+        "egress/src/egress.rs",
         "EgressSettings",
     ),
     ("api", "api/src/settings.rs", "Settings"),

@@ -62,7 +62,7 @@ impl Running {
 }
 
 fn signed_with(secret: &SigningSecret, at: Timestamp) -> String {
-    let signature = sign_standard(std::slice::from_ref(secret), "msg_1", at, BODY);
+    let signature = sign_standard([secret], "msg_1", at, BODY);
     let second = at.as_second();
     format!(
         "webhook-id: msg_1\r\nwebhook-timestamp: {second}\r\nwebhook-signature: {signature}\r\n"

@@ -139,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::request::tests::at;
+    use crate::samples::at;
 
     fn slots(end: Option<i64>, beyond: u32) -> Slots {
         Slots {

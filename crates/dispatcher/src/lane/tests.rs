@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     breaker::Change,
     decide,
-    request::tests::{at, endpoint},
+    samples::{at, endpoint},
 };
 
 const BOUNDS: Bounds = Bounds {

@@ -72,7 +72,7 @@ impl Post {
 
     async fn send(&self, body: Vec<u8>) -> anyhow::Result<()> {
         let (id, now) = (Uuid::now_v7().to_string(), self.clock.now());
-        let signature = sign_standard(std::slice::from_ref(&self.secret), &id, now, &body);
+        let signature = sign_standard([&self.secret], &id, now, &body);
         let request = Request::post(self.target.clone())
             .header("content-type", "application/json")
             .header("webhook-id", id)

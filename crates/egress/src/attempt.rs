@@ -9,7 +9,7 @@ use crate::{egress::Egress, request};
 /// Sends `delivery` to `endpoint` once, signed as of `now`, and waits at most `timeout` for the answer.
 ///
 /// A delivery that no request can be built from is an outcome too: it fails the same way every time.
-pub(crate) async fn attempt(
+pub async fn attempt(
     egress: &Egress,
     endpoint: &Endpoint,
     delivery: &Delivery,

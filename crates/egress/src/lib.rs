@@ -1,0 +1,16 @@
+//! Calls receivers: builds a request, signs it, and sends it where the egress policy allows.
+//!
+//! The only thing that dials a receiver. The dispatcher attempts deliveries by it; whoever administers
+//! endpoints tries them out by it. What follows from an outcome is decided elsewhere.
+//!
+//! Reading order: `attempt.rs` is one attempt, `request.rs` what is sent, `egress.rs` how.
+
+mod attempt;
+
+mod body;
+mod request;
+
+mod egress;
+
+pub use attempt::attempt;
+pub use egress::{Egress, EgressFault, EgressSettings, Resolver};
