@@ -34,3 +34,6 @@ export FANFARE_TEST_43_AMQP FANFARE_TEST_43_MANAGEMENT
 
 # One at a time: two would measure each other.
 cargo test --release --locked -p fanfare-tests --test proof -- --nocapture --test-threads=1 "$@"
+
+# The outbox, with more transactions and more kills than in every test run. It starts a PostgreSQL of its own.
+FANFARE_PROOF=1 cargo test --release --locked -p fanfare-tests --test faults -- --nocapture outbox

@@ -33,6 +33,8 @@ flock --nonblock 9 || { echo "another run of the tests uses $NODES" >&2; exit 1;
 "$NODE_SH" install 4.3
 "$SERVER_SH" install
 FANFARE_TEST_PYTHON=$(tests/support.sh)
+# The tests ask for it themselves; what cannot be installed is better told before they run.
+tests/languages.sh >/dev/null
 
 trap stop_nodes EXIT
 trap 'exit 130' INT

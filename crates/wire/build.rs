@@ -11,7 +11,12 @@ const PROTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO}/fanfare");
-    let files = protox::compile(["fanfare/v1/delivery.proto"], [PROTO])?;
+    println!("cargo::rerun-if-changed={PROTO}/io");
+    let roots = [
+        "fanfare/v1/delivery.proto",
+        "io/cloudevents/v1/cloudevents.proto",
+    ];
+    let files = protox::compile(roots, [PROTO])?;
     prost_build::Config::new()
         // Slices of the message instead of copies.
         .bytes(["."])

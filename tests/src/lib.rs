@@ -1,14 +1,25 @@
 //! The whole program in process, for the tests in this package.
 
 mod fleet;
+mod languages;
 mod pipeline;
 mod program;
 mod python;
 
 pub use fleet::{Fleet, Member, open_registry};
+pub use languages::Language;
 pub use pipeline::{PATIENCE, Pipeline};
 pub use program::{Program, fanfare_binary};
 pub use python::python;
+
+/// Whether this run is `make proof`, which has the time for more of everything.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the run says by environment how long it may take"
+)]
+pub fn long_proof() -> bool {
+    std::env::var_os("FANFARE_PROOF").is_some()
+}
 
 /// Makes a test for each version of RabbitMQ out of an async function that takes one.
 #[macro_export]

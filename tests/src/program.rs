@@ -60,6 +60,21 @@ impl Program {
         self.child.id()
     }
 
+    /// Starts a relay of the outbox in a database.
+    pub fn outbox_relay(amqp_url: &str, database_url: &str, rows: usize) -> Self {
+        let child = Command::new(fanfare_binary())
+            .args(["outbox", "relay", "--database", database_url])
+            .args(["--rows", &rows.to_string()])
+            .current_dir(std::env::temp_dir())
+            .env("FANFARE__BROKER__URL", amqp_url)
+            .env("FANFARE__BROKER__PARTITIONS", "4")
+            .env("FANFARE__TELEMETRY__LOG_FILTER", "error")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        Self { child }
+    }
+
     /// Kills it with SIGKILL and waits until it is gone.
     pub fn kill(&mut self) {
         // It may have ended by itself; then there is nothing to kill.

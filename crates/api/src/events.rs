@@ -5,26 +5,36 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode},
 };
 use bytes::Bytes;
 use fanfare_model::{EventType, TenantId, Timestamp};
-use fanfare_wire::{EventLimits, decode_structured_json, trace_of_event};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use fanfare_wire::{
+    DecodedEvent, Envelope, EventDefaults, EventLimits, decode_event_with, is_batch, split_batch,
+};
+use futures_util::future::join_all;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    extract::{Path, TenantPath, read_body},
-    problem::{Code, Problem, ProblemBody},
+    extract::{Path, TenantPath, check_media_type, media_type, read_bytes},
+    problem::{BatchItem, Code, Problem, ProblemBody},
     run::Shared,
 };
 
-const ACCEPTED: [&str; 2] = ["application/cloudevents+json", "application/json"];
+const ACCEPTED: [&str; 5] = [
+    "application/cloudevents+json",
+    "application/json",
+    "application/cloudevents+protobuf",
+    "application/cloudevents-batch+json",
+    "application/cloudevents-batch+protobuf",
+];
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// What the attributes of an event in binary mode begin with (CloudEvents HTTP binding, "HTTP Header Names").
+const ATTRIBUTE_PREFIX: &str = "ce-";
 
 /// What was stored.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "id": "31-unlocked",
     "source": "https://example.com/rewards",
@@ -42,12 +52,31 @@ pub(crate) struct Accepted {
     tenant: TenantId,
 }
 
-/// Publishes an event.
+/// What was stored of a batch: every event of it, in its order.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AcceptedBatch {
+    events: Vec<BatchItem>,
+}
+
+/// Either of the two.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum AcceptedEvents {
+    One(Accepted),
+    Batch(AcceptedBatch),
+}
+
+/// Publishes an event, or a batch of events.
 ///
-/// The body is a CloudEvent 1.0 in structured JSON mode, at most 256 KiB. `tenant` may be left out: it
+/// The body is a CloudEvent 1.0 in structured JSON mode or in protobuf mode, or, in binary mode, its data: the
+/// attributes are then headers `ce-…`. An event has at most 256 KiB. `tenant` may be left out: it
 /// is the one in the path. An event without `id` gets the idempotency key as its id, or else a new one;
 /// whoever may have to repeat a request sends one of the two. A repeat is recognised by tenant,
 /// `source` and `id`.
+///
+/// A batch has at most 1000 events and 1 MiB. Each of its events is stored or refused by itself: 202 means that all
+/// were stored; otherwise the problem lists in `events` what became of each. An event without `id` gets the
+/// idempotency key, a dot, and its index.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/events", tag = "events",
     params(
         ("tenant" = String, Path, description = "The tenant that the event happened in.", example = "MF4c1b7e20"),
@@ -55,56 +84,166 @@ pub(crate) struct Accepted {
         ("traceparent" = Option<String>, Header, description = "The trace that deliveries continue (W3C Trace Context)."),
         ("tracestate" = Option<String>, Header, description = "Belongs to `traceparent`."),
     ),
-    request_body(description = "A CloudEvent.",
+    request_body(description = "A CloudEvent, or several.",
         content((Object = "application/cloudevents+json", example = json!({
             "specversion": "1.0",
             "id": "31-unlocked",
             "source": "https://example.com/rewards",
             "type": "reward.unlocked",
             "data": { "reward": 31 },
-        })), (Object = "application/json"))),
+        })), (Object = "application/json"),
+        (Vec<u8> = "application/cloudevents+protobuf"),
+        (Vec<Object> = "application/cloudevents-batch+json"),
+        (Vec<u8> = "application/cloudevents-batch+protobuf"))),
     responses(
-        (status = ACCEPTED, description = "RabbitMQ has stored the event.", body = Accepted),
+        (status = ACCEPTED, description = "RabbitMQ has stored the event, or every event of the batch.", body = AcceptedEvents),
         (status = TOO_MANY_REQUESTS, description = "There is no room now: wait for `Retry-After` and repeat.", body = ProblemBody, content_type = "application/problem+json"),
         (status = SERVICE_UNAVAILABLE, description = "Not confirmed, and perhaps stored: repeat with the same id.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = "default", description = "The event was not stored.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "default", description = "The event was not stored, or not every event of the batch.", body = ProblemBody, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn publish(
     State(shared): State<Arc<Shared>>,
     Path(TenantPath { tenant }): Path<TenantPath>,
     request: Request,
-) -> Result<(StatusCode, Json<Accepted>), Problem> {
+) -> Result<(StatusCode, Json<AcceptedEvents>), Problem> {
     let headers = request.headers().clone();
     let key = idempotency_key(&headers)?;
-    let body = read_body(request, &(), &ACCEPTED).await?;
-    let body = with_id(body, || {
-        key.map_or_else(|| generated_id(shared.api.clock.now()), str::to_owned)
-    });
-    let event = decode_structured_json(&body, Some(&tenant), &EventLimits::default())?;
-    if let Some(key) = key.filter(|key| *key != event.id) {
+    let message = read_message(request).await?;
+    if is_batch(&message) {
+        let events = publish_batch(&shared, &tenant, key, &message).await?;
+        return Ok((StatusCode::ACCEPTED, Json(AcceptedEvents::Batch(events))));
+    }
+    let id = key.map_or_else(|| generated_id(shared.api.clock.now()), str::to_owned);
+    let decoded = decode(&message, &tenant, &id)?;
+    if let Some(key) = key.filter(|key| *key != decoded.event.id) {
         let detail = format!(
             "`{IDEMPOTENCY_KEY}` is `{key}`, but the event's `id` is `{}`: send one of them, or \
              the same in both",
-            event.id
+            decoded.event.id
         );
         let code = Code::IdempotencyKeyMismatch;
         return Err(Problem::at(IDEMPOTENCY_KEY, code, &detail));
     }
+    let accepted = store(&shared, decoded).await?;
+    Ok((StatusCode::ACCEPTED, Json(AcceptedEvents::One(accepted))))
+}
 
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let trace = trace_of_event(&event, header("traceparent"), header("tracestate"));
+/// Stores every event of a batch that can be; `Ok` means all of them.
+async fn publish_batch(
+    shared: &Shared,
+    tenant: &TenantId,
+    key: Option<&str>,
+    message: &Envelope,
+) -> Result<AcceptedBatch, Problem> {
+    let now = shared.api.clock.now();
+    let events = split_batch(message, &EventLimits::default())?;
+    let outcomes = events.iter().enumerate().map(async |(index, event)| {
+        let id = key.map_or_else(|| generated_id(now), |key| format!("{key}.{index}"));
+        store(shared, decode(event, tenant, &id)?).await
+    });
+    let outcomes = join_all(outcomes).await;
+    let complete = outcomes.iter().all(Result::is_ok);
+    let events: Vec<_> = outcomes.into_iter().map(BatchItem::from).collect();
+    if complete {
+        Ok(AcceptedBatch { events })
+    } else {
+        Err(Problem::of_batch(events))
+    }
+}
+
+fn decode(message: &Envelope, tenant: &TenantId, id: &str) -> Result<DecodedEvent, Problem> {
+    let defaults = EventDefaults {
+        tenant: Some(tenant),
+        id: Some(id),
+    };
+    let decoded = decode_event_with(message, defaults, &EventLimits::default())?;
+    Ok(decoded)
+}
+
+async fn store(shared: &Shared, decoded: DecodedEvent) -> Result<Accepted, Problem> {
+    let DecodedEvent { event, trace } = decoded;
     match shared.producer.publish_in_trace(&event, &trace).await {
-        Ok(()) => {
-            let accepted = Accepted {
-                id: event.id,
-                source: event.source,
-                event_type: event.event_type,
-                tenant: event.tenant,
-            };
-            Ok((StatusCode::ACCEPTED, Json(accepted)))
-        }
+        Ok(()) => Ok(Accepted {
+            id: event.id,
+            source: event.source,
+            event_type: event.event_type,
+            tenant: event.tenant,
+        }),
         Err(fault) => Err(Problem::from(fault).for_event(event.id)),
     }
+}
+
+/// The request as the message that it would be over AMQP.
+async fn read_message(request: Request) -> Result<Envelope, Problem> {
+    let headers = request.headers().clone();
+    let is_binary = headers.contains_key("ce-specversion");
+    if !is_binary {
+        check_media_type(&headers, &ACCEPTED)?;
+    }
+    let body = read_bytes(request, &()).await?;
+    Ok(if is_binary {
+        binary_message(&headers, body)
+    } else {
+        let content_type = match &*media_type(&headers) {
+            "application/json" => ACCEPTED[0].to_owned(),
+            other => other.to_owned(),
+        };
+        let mut message = message(&headers, body);
+        message.properties.content_type = Some(content_type);
+        message
+    })
+}
+
+/// Attributes as headers of AMQP, which have another prefix and no escapes.
+fn binary_message(headers: &HeaderMap, body: Bytes) -> Envelope {
+    let mut message = message(headers, body);
+    let content_type = headers.get("content-type").and_then(|v| v.to_str().ok());
+    message.properties.content_type = content_type.map(str::to_owned);
+    for (name, value) in headers {
+        if let Some(attribute) = name.as_str().strip_prefix(ATTRIBUTE_PREFIX) {
+            let name = format!("cloudEvents_{attribute}");
+            message.headers.insert(name, unescaped(value));
+        }
+    }
+    message
+}
+
+fn message(headers: &HeaderMap, body: Bytes) -> Envelope {
+    let mut message = Envelope {
+        body,
+        ..Envelope::default()
+    };
+    for name in ["traceparent", "tracestate"] {
+        if let Some(text) = headers.get(name).and_then(|value| value.to_str().ok()) {
+            message.headers.insert(name, text);
+        }
+    }
+    message
+}
+
+/// The text of a header whose other characters are percent-encoded UTF-8 (CloudEvents HTTP binding, "HTTP Header
+/// Values"). An escape that is none stays as it is.
+fn unescaped(value: &HeaderValue) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after
+            .get(..2)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match escaped.filter(|_| *first == b'%') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
@@ -131,57 +270,23 @@ fn generated_id(now: Timestamp) -> String {
         .to_string()
 }
 
-/// The event with an id, if it has none. What is no JSON object is left for the decoder to refuse.
-///
-/// The id is written into the text rather than into a parsed value, because the data is kept byte for
-/// byte, and members that come twice must still be refused.
-fn with_id(body: Bytes, id: impl FnOnce() -> String) -> Bytes {
-    let Ok(Identified { id: None }) = serde_json::from_slice(&body) else {
-        return body;
-    };
-    let Some(brace) = body.iter().position(|b| *b == b'{') else {
-        return body;
-    };
-    let id = serde_json::Value::from(id());
-    let (before, after) = body.split_at(brace + 1);
-    let member = format!(r#""id":{id},"#);
-    [before, member.as_bytes(), after].concat().into()
-}
-
-/// Whether an event has an id. A null is there: two members of one name are no event.
-#[derive(Deserialize)]
-struct Identified<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
-}
-
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
 
     use super::*;
 
-    fn check(body: &'static str, expected: &str) {
-        let with = with_id(Bytes::from_static(body.as_bytes()), || "a\"b".to_owned());
-        assert_eq!(with, expected.as_bytes(), "{body}");
-    }
-
     #[test]
-    fn an_id_is_added_where_none_is_and_nothing_else_changes() {
-        check(r#" {"type": "a"} "#, r#" {"id":"a\"b","type": "a"} "#);
-        check(r#"{"id":"1","type":"a"}"#, r#"{"id":"1","type":"a"}"#);
-        check(r#"{"\u0069d":"1"}"#, r#"{"\u0069d":"1"}"#);
-        check(r#"{"id":null}"#, r#"{"id":null}"#);
-        check(
-            r#"{"data":{"id":1},"a":1,"a":2}"#,
-            r#"{"id":"a\"b","data":{"id":1},"a":1,"a":2}"#,
-        );
-        for no_event in ["", "[{}]", "null", "{", r#"{"id":1,"id":2}"#] {
-            check(no_event, no_event);
+    fn an_attribute_in_a_header_is_unescaped() {
+        for (sent, text) in [
+            ("plain", "plain"),
+            ("a%20b%22", "a b\""),
+            ("%e2%82%ac", "\u{20ac}"),
+            ("100%", "100%"),
+            ("%+1%zz", "%+1%zz"),
+            ("%ff", "\u{fffd}"),
+        ] {
+            assert_eq!(unescaped(&HeaderValue::from_static(sent)), text);
         }
     }
 

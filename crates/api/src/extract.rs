@@ -97,12 +97,26 @@ pub(crate) async fn read_body<S: Send + Sync>(
     state: &S,
     accepted: &[&str],
 ) -> Result<Bytes, Problem> {
-    let media_type = media_type(request.headers());
-    if !accepted.contains(&media_type.as_str()) {
-        let detail = format!("accepted in `Content-Type` is {}", accepted.join(" or "));
-        let code = Code::UnsupportedMediaType;
-        return Err(Problem::at("Content-Type", code, &detail));
+    check_media_type(request.headers(), accepted)?;
+    read_bytes(request, state).await
+}
+
+/// Refuses what is of none of these media types.
+pub(crate) fn check_media_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(), Problem> {
+    let media_type = media_type(headers);
+    if accepted.contains(&media_type.as_str()) {
+        return Ok(());
     }
+    let detail = format!("accepted in `Content-Type` is {}", accepted.join(" or "));
+    let code = Code::UnsupportedMediaType;
+    Err(Problem::at("Content-Type", code, &detail))
+}
+
+/// The whole body, whatever it is.
+pub(crate) async fn read_bytes<S: Send + Sync>(
+    request: Request<Body>,
+    state: &S,
+) -> Result<Bytes, Problem> {
     Bytes::from_request(request, state)
         .await
         .map_err(Problem::from)
@@ -119,7 +133,8 @@ impl From<BytesRejection> for Problem {
     }
 }
 
-fn media_type(headers: &HeaderMap) -> String {
+/// The media type of the body in lower case, without its parameters.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE);
     let text = value.and_then(|value| value.to_str().ok());
     let essence = text.and_then(|text| text.split(';').next());

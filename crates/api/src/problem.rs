@@ -11,6 +11,8 @@ use fanfare_wire::{EventRejection, RejectionCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::events::Accepted;
+
 /// The media type of problem details.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 /// How much of what may quote the caller's own text is sent back.
@@ -25,6 +27,10 @@ pub(crate) enum Code {
     MalformedJson,
     InvalidRequest,
     IdempotencyKeyMismatch,
+    /// Some events of a batch were not stored, and publishing them again will not help.
+    BatchRejected,
+    /// Some events of a batch were not stored, and should be published again.
+    BatchUnfinished,
     Unauthorized,
     NoSuchRoute,
     NoSuchEndpoint,
@@ -48,6 +54,8 @@ impl Code {
             Self::MalformedJson => "malformed_json",
             Self::InvalidRequest => "invalid_request",
             Self::IdempotencyKeyMismatch => "idempotency_key_mismatch",
+            Self::BatchRejected => "batch_rejected",
+            Self::BatchUnfinished => "batch_unfinished",
             Self::Unauthorized => "unauthorized",
             Self::NoSuchRoute => "no_such_route",
             Self::NoSuchEndpoint => "no_such_endpoint",
@@ -71,6 +79,8 @@ impl Code {
             Self::MalformedJson => "the body is not JSON",
             Self::InvalidRequest => "the request is not accepted",
             Self::IdempotencyKeyMismatch => "the idempotency key is not the event's id",
+            Self::BatchRejected => "some events of the batch are not accepted",
+            Self::BatchUnfinished => "some events of the batch were not stored",
             Self::Unauthorized => "a valid API key is needed",
             Self::NoSuchRoute => "there is nothing at this path",
             Self::NoSuchEndpoint => "there is no such endpoint",
@@ -93,7 +103,8 @@ impl Code {
             Self::Event(_)
             | Self::MalformedJson
             | Self::InvalidRequest
-            | Self::IdempotencyKeyMismatch => StatusCode::BAD_REQUEST,
+            | Self::IdempotencyKeyMismatch
+            | Self::BatchRejected => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NoSuchRoute | Self::NoSuchEndpoint => StatusCode::NOT_FOUND,
             Self::EndpointDisabled => StatusCode::CONFLICT,
@@ -101,6 +112,7 @@ impl Code {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             Self::Unconfirmed
+            | Self::BatchUnfinished
             | Self::BrokerUnavailable
             | Self::StoreUnavailable
             | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
@@ -116,6 +128,7 @@ pub(crate) struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     event_id: Option<String>,
+    events: Vec<BatchItem>,
 }
 
 impl Problem {
@@ -126,6 +139,7 @@ impl Problem {
             detail: detail.chars().take(LONGEST_DETAIL).collect(),
             errors: Vec::new(),
             event_id: None,
+            events: Vec::new(),
         }
     }
 
@@ -143,6 +157,25 @@ impl Problem {
     pub(crate) fn internal() -> Self {
         let detail = "the request was not completed: the log of the server says why";
         Self::new(Code::Internal, detail)
+    }
+
+    /// A batch of which not every event was stored, with what became of each.
+    pub(crate) fn of_batch(events: Vec<BatchItem>) -> Self {
+        let missing = events.iter().filter(|item| item.event.is_none());
+        let (missing, all) = (missing.count(), events.len());
+        let again = |item: &BatchItem| item.status == 429 || item.status >= 500;
+        let (code, advice) = if events.iter().any(again) {
+            let advice = "publish those with status 429 or 5xx again, with the same ids";
+            (Code::BatchUnfinished, advice)
+        } else {
+            let advice = "mend them and publish them again; the others are not needed again";
+            (Code::BatchRejected, advice)
+        };
+        let detail = format!("{missing} of {all} events were not stored: {advice}");
+        Self {
+            events,
+            ..Self::new(code, &detail)
+        }
     }
 
     /// Names the event, so that a caller whose event got a generated id can repeat it.
@@ -174,6 +207,7 @@ impl IntoResponse for Problem {
             detail: self.detail,
             errors: self.errors,
             event_id: self.event_id,
+            events: self.events,
         };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
@@ -222,6 +256,54 @@ pub(crate) struct ProblemBody {
     /// The id of the event that may have been stored: publish it again with this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<String>,
+    /// What became of each event of a batch, in its order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<BatchItem>,
+}
+
+/// What became of one event of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BatchItem {
+    /// The status that it would have been answered with alone: 202 when it was stored.
+    status: u16,
+    /// What was stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<Accepted>,
+    /// The kind of problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    /// What is wrong with it, and what would be accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// The members at fault.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    /// The id of the event that may have been stored: publish it again with this id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<String>,
+}
+
+impl From<Result<Accepted, Problem>> for BatchItem {
+    fn from(outcome: Result<Accepted, Problem>) -> Self {
+        match outcome {
+            Ok(accepted) => Self {
+                status: StatusCode::ACCEPTED.as_u16(),
+                event: Some(accepted),
+                code: None,
+                detail: None,
+                errors: Vec::new(),
+                event_id: None,
+            },
+            Err(problem) => Self {
+                status: problem.code.status().as_u16(),
+                event: None,
+                code: Some(problem.code.name()),
+                detail: Some(problem.detail),
+                errors: problem.errors,
+                event_id: problem.event_id,
+            },
+        }
+    }
 }
 
 /// What is wrong with one member, parameter or header.

@@ -25,8 +25,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            // The largest event, and room for the white space in its JSON.
-            max_body_bytes: 300 * 1024,
+            // The largest batch of events, and room for the white space in its JSON.
+            max_body_bytes: 1200 * 1024,
             request_timeout: Duration::from_secs(30),
         }
     }

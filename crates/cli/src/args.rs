@@ -1,18 +1,26 @@
 //! The command line: every command and its arguments, parsed into typed values.
 
-use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use fanfare_model::{EventType, SigningSecret, TenantId, Timestamp};
+use fanfare_model::TenantId;
 use jiff::fmt::friendly::SpanParser;
 
 use crate::Moment;
 
 mod endpoints;
+mod listen;
+mod outbox;
+mod publish;
 
-pub use self::endpoints::{
-    EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OneEndpointArgs,
+pub use self::{
+    endpoints::{
+        EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OneEndpointArgs,
+    },
+    listen::{ListenArgs, LocalUrl, Share},
+    outbox::{OutboxArgs, OutboxCommand, OutboxRelayArgs},
+    publish::{DataSource, PublishArgs, PublishMode},
 };
 
 /// Turns events published to RabbitMQ into signed webhooks.
@@ -47,8 +55,11 @@ pub enum Command {
     Dev(DevArgs),
     /// Run one or more roles
     Serve(ServeArgs),
-    /// Publish one event
+    /// Publish one event, or many from files
     Publish(PublishArgs),
+    /// Publish what services keep in an outbox table of PostgreSQL
+    #[command(subcommand)]
+    Outbox(OutboxCommand),
     /// Manage the endpoints of a tenant
     #[command(subcommand)]
     Endpoints(EndpointsCommand),
@@ -136,57 +147,6 @@ impl Role {
     }
 }
 
-/// Arguments of `fanfare publish`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct PublishArgs {
-    /// The tenant in which it happened
-    #[arg(long)]
-    pub tenant: TenantId,
-    /// What happened, such as `reward.granted`
-    #[arg(long = "type", value_name = "TYPE")]
-    pub event_type: EventType,
-    /// The system in which it happened
-    #[arg(long, default_value = "fanfare-cli")]
-    pub source: String,
-    /// The id of the event; a repeat of tenant, source and id is the same event [default: a new one]
-    #[arg(long)]
-    pub id: Option<String>,
-    /// What it is about
-    #[arg(long)]
-    pub subject: Option<String>,
-    /// When it happened, such as `2026-11-23T12:00:00Z`
-    #[arg(long)]
-    pub time: Option<Timestamp>,
-    /// The media type of the data
-    #[arg(long, value_name = "TYPE", default_value = "application/json")]
-    pub content_type: String,
-    /// The data of the event: the data itself, `@file`, or `-` for stdin
-    pub data: Option<DataSource>,
-}
-
-/// Where the data of an event comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DataSource {
-    /// The argument itself.
-    Inline(String),
-    /// A file: `@path`.
-    File(PathBuf),
-    /// Standard input: `-`.
-    Stdin,
-}
-
-impl FromStr for DataSource {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match (text, text.strip_prefix('@')) {
-            ("-", _) => Self::Stdin,
-            (_, Some(path)) => Self::File(path.into()),
-            (_, None) => Self::Inline(text.to_owned()),
-        })
-    }
-}
-
 /// The commands of `fanfare keys`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum KeysCommand {
@@ -195,26 +155,6 @@ pub enum KeysCommand {
         /// What the key is for
         name: String,
     },
-}
-
-/// Arguments of `fanfare listen`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ListenArgs {
-    /// The address to listen at
-    #[arg(long, default_value = "127.0.0.1")]
-    pub address: IpAddr,
-    /// The port to listen at; 0 for a free one
-    #[arg(long, default_value_t = 8787)]
-    pub port: u16,
-    /// The endpoint's signing secret; without it nothing is verified
-    #[arg(long, value_name = "whsec_…")]
-    pub secret: Option<SigningSecret>,
-    /// The status to answer with
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
-    pub status: u16,
-    /// How long to wait before answering, such as `2s`
-    #[arg(long, default_value = "0s", value_parser = duration)]
-    pub delay: Duration,
 }
 
 /// The commands of `fanfare dead-letters`.
@@ -350,7 +290,20 @@ mod tests {
             "fanfare listen --delay -2s",
             "fanfare listen --status 99",
             "fanfare listen --secret whsec_x",
+            "fanfare listen --fail-rate 101%",
+            "fanfare listen --forward http://example.com/",
+            "fanfare listen --forward 3000 --status 201",
+            "fanfare listen --replay requests.jsonl",
             "fanfare publish --tenant a.b --type x",
+            "fanfare publish --type x",
+            "fanfare publish --tenant t",
+            "fanfare publish --events a --id 1",
+            "fanfare publish --events a --in-flight 0",
+            "fanfare publish --events a --data-lines",
+            "fanfare publish --tenant t --type x --check",
+            "fanfare outbox relay",
+            "fanfare outbox relay --database mysql://host/database",
+            "fanfare outbox status --database postgresql://h/d --database-file f",
             "fanfare endpoints add --tenant t --url ftp://example.com",
             "fanfare publish --tenant t --type x --time yesterday",
             "fanfare endpoints add --tenant t --url https://example.com --rate fast",

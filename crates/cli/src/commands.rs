@@ -10,6 +10,7 @@ pub(crate) mod endpoints;
 pub(crate) mod keys;
 pub(crate) mod listen;
 pub(crate) mod migrate;
+pub(crate) mod outbox;
 pub(crate) mod publish;
 pub(crate) mod serve;
 pub(crate) mod topology;

@@ -17,8 +17,8 @@ mod wiring;
 pub use args::{
     Args, AuditArgs, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs,
     EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, KeysCommand,
-    ListenArgs, MigrateArgs, OneEndpointArgs, OutputFormat, PublishArgs, Role, ServeArgs,
-    TopologyCommand,
+    ListenArgs, LocalUrl, MigrateArgs, OneEndpointArgs, OutboxArgs, OutboxCommand, OutboxRelayArgs,
+    OutputFormat, PublishArgs, PublishMode, Role, ServeArgs, Share, TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use moment::Moment;

@@ -1,11 +1,16 @@
 //! A receiver of webhooks on this machine, for trying things out: verifies, answers, and tells what came.
 
+mod behaviour;
+mod forward;
+mod record;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, State, rejection::BytesRejection},
     http::{HeaderMap, Method, StatusCode, Uri},
+    response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 use fanfare_model::{Clock, SignatureFault, SigningSecret, Timestamp, verify_standard};
@@ -15,21 +20,29 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use behaviour::Behaviour;
+pub(crate) use forward::Forward;
+pub(crate) use record::Record;
+
+use behaviour::{Attempts, Play};
+
 const LARGEST_BODY: usize = 1024 * 1024;
 /// Requests received and not yet taken. When it is full, senders wait for their answers.
 const BACKLOG: usize = 64;
 /// How far a timestamp may be from now. The libraries of Standard Webhooks use the same.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+/// How long a request without an answer is held open. Every sender gives up earlier.
+const LONGEST_HANG: Duration = Duration::from_secs(10 * 60);
 
 /// How a receiver behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct ReceiverSettings {
     /// Without it nothing is verified.
     pub(crate) secret: Option<SigningSecret>,
-    /// The answer to everything that is not refused.
-    pub(crate) status: StatusCode,
-    /// How long an answer takes.
-    pub(crate) delay: Duration,
+    /// What it does with everything that is not refused.
+    pub(crate) behaviour: Behaviour,
+    /// Who answers instead of it.
+    pub(crate) forward: Option<Forward>,
     /// Tells when a request came.
     pub(crate) clock: Clock,
 }
@@ -38,6 +51,16 @@ pub(crate) struct ReceiverSettings {
 pub(crate) struct Receiver {
     listener: TcpListener,
     app: Router,
+    stopping: CancellationToken,
+}
+
+/// What requests share.
+struct Shared {
+    settings: ReceiverSettings,
+    attempts: Attempts,
+    received: Sender<ReceivedRequest>,
+    /// Lets go of the requests that hang.
+    stopping: CancellationToken,
 }
 
 /// A request that came.
@@ -46,13 +69,16 @@ pub(crate) struct ReceivedRequest {
     pub(crate) at: Timestamp,
     pub(crate) method: Method,
     pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
     /// Its `webhook-id`.
     pub(crate) id: Option<String>,
     /// The member `type` of a JSON body.
     pub(crate) event_type: Option<String>,
     pub(crate) verdict: Verdict,
-    /// The status that it is answered with.
-    pub(crate) answer: StatusCode,
+    /// The status that it is answered with; absent when it is not answered.
+    pub(crate) answer: Option<StatusCode>,
+    /// Who or what made the answer this one.
+    pub(crate) because: Option<String>,
     /// Empty when it was too large.
     pub(crate) body: Bytes,
 }
@@ -88,57 +114,120 @@ impl Receiver {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (received, requests) = mpsc::channel(BACKLOG);
+        let stopping = CancellationToken::new();
         let app = Router::new()
             .fallback(receive)
             .layer(DefaultBodyLimit::max(LARGEST_BODY))
-            .with_state((Arc::new(settings), received));
-        Ok((Self { listener, app }, address, requests))
+            .with_state(Arc::new(Shared {
+                settings,
+                attempts: Attempts::default(),
+                received,
+                stopping: stopping.clone(),
+            }));
+        let receiver = Self {
+            listener,
+            app,
+            stopping,
+        };
+        Ok((receiver, address, requests))
     }
 
     /// Answers until `shutdown`, then finishes the requests in hand.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
+        let stopping = self.stopping;
+        let told = async move {
+            shutdown.cancelled().await;
+            stopping.cancel();
+        };
         axum::serve(self.listener, self.app)
-            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .with_graceful_shutdown(told)
             .await
     }
 }
 
 async fn receive(
-    State((settings, received)): State<(Arc<ReceiverSettings>, Sender<ReceivedRequest>)>,
+    State(shared): State<Arc<Shared>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> StatusCode {
-    let at = settings.clock.now();
-    let (verdict, answer, body) = match body {
-        Ok(body) => {
-            let verdict = verify(settings.secret.as_ref(), &headers, &body, at);
-            let answer = match verdict {
-                Verdict::Unverified | Verdict::Genuine => settings.status,
-                Verdict::Refused(_) => StatusCode::UNAUTHORIZED,
-            };
-            (verdict, answer, body)
-        }
-        Err(rejection) => {
-            let verdict = Verdict::Refused(Refusal::Body);
-            (verdict, rejection.status(), Bytes::new())
-        }
-    };
-    let request = ReceivedRequest {
+) -> Response {
+    let at = shared.settings.clock.now();
+    let id = text(&headers, "webhook-id").ok().map(str::to_owned);
+    let mut request = ReceivedRequest {
         at,
         method,
         uri,
-        id: text(&headers, "webhook-id").ok().map(str::to_owned),
-        event_type: event_type(&body),
-        verdict,
-        answer,
-        body,
+        event_type: None,
+        id,
+        verdict: Verdict::Refused(Refusal::Body),
+        answer: None,
+        because: None,
+        headers,
+        body: Bytes::new(),
     };
+    let response = match body {
+        Ok(body) => {
+            let secret = shared.settings.secret.as_ref();
+            request.verdict = verify(secret, &request.headers, &body, at);
+            request.event_type = event_type(&body);
+            request.body = body;
+            match request.verdict {
+                Verdict::Unverified | Verdict::Genuine => shared.answer(&mut request).await,
+                Verdict::Refused(_) => Some(StatusCode::UNAUTHORIZED.into_response()),
+            }
+        }
+        Err(rejection) => Some(rejection.status().into_response()),
+    };
+    request.answer = response.as_ref().map(Response::status);
     // Whoever started the receiver may not care what comes.
-    received.send(request).await.ok();
-    tokio::time::sleep(settings.delay).await;
-    answer
+    shared.received.send(request).await.ok();
+    match response {
+        Some(response) => {
+            tokio::time::sleep(shared.settings.behaviour.delay).await;
+            response
+        }
+        None => {
+            let hanging = tokio::time::sleep(LONGEST_HANG);
+            shared.stopping.run_until_cancelled(hanging).await;
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+    }
+}
+
+impl Shared {
+    /// The answer to a request that is not refused, unless there is to be none.
+    async fn answer(&self, request: &mut ReceivedRequest) -> Option<Response> {
+        let behaviour = &self.settings.behaviour;
+        let earlier = request.id.as_ref().map_or(0, |id| self.attempts.count(id));
+        match behaviour.play(earlier, rand::random()) {
+            Play::Hang => {
+                request.because = Some("as `--hang-rate` asks".to_owned());
+                return None;
+            }
+            Play::Fail => {
+                request.because = Some("a failure on demand".to_owned());
+                return Some(behaviour.fail_status.into_response());
+            }
+            Play::Answer => {}
+        }
+        let Some(forward) = &self.settings.forward else {
+            return Some(behaviour.status.into_response());
+        };
+        let (method, body) = (request.method.clone(), request.body.clone());
+        let answered = forward.send(method, &request.uri, &request.headers, body);
+        let target = forward.target();
+        Some(match answered.await {
+            Ok(answer) => {
+                request.because = Some(format!("by {target}"));
+                (answer.status, answer.headers, answer.body).into_response()
+            }
+            Err(fault) => {
+                request.because = Some(format!("because of {target}: {fault}"));
+                StatusCode::BAD_GATEWAY.into_response()
+            }
+        })
+    }
 }
 
 fn verify(

@@ -8,13 +8,16 @@ use crate::{Args, Command, Sources, commands};
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let sources = || Sources::of_process(args.config.clone());
     match &args.command {
-        Command::Listen(listen) => commands::listen::run(listen).await?,
+        Command::Listen(listen) => return commands::listen::run(args.output, listen).await,
         Command::Config => commands::config::run(args.output, &sources())?,
         Command::Completions(completions) => commands::completions::run(completions)?,
         Command::Dev(dev) => return commands::dev::run(dev, &sources()).await,
         Command::Serve(serve) => return commands::serve::run(serve, &sources()).await,
         Command::Publish(publish) => {
-            commands::publish::run(args.output, publish, &sources()).await?;
+            return commands::publish::run(args.output, publish, &sources()).await;
+        }
+        Command::Outbox(command) => {
+            commands::outbox::run(args.output, command, &sources()).await?;
         }
         Command::Endpoints(command) => {
             commands::endpoints::run(args.output, command, &sources()).await?;

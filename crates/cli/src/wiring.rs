@@ -209,7 +209,8 @@ impl Fanfare {
             registry: self.registry,
             snapshots: self.snapshots,
             announcer,
-            producer: Producer::on(&self.broker, self.clock.clone()),
+            producer: Producer::on(&self.broker, self.clock.clone())
+                .measured_by(&self.metrics.meter("fanfare.producer")),
             egress: EgressPolicy::allowing(self.config.dispatcher.egress.allow_networks.clone()),
             clock: self.clock,
             health,

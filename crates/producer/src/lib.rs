@@ -21,13 +21,27 @@
 //!
 //! `Ok` from [`Producer::publish`] means that RabbitMQ has stored the event. It does not mean that the
 //! event is wanted by anyone, or that it has been delivered.
+//!
+//! - Many events: [`Producer::publish_all`] keeps so many in flight and says what became of each.
+//! - Back-pressure: [`ProducerFault::is_transient`] tells whether to wait and publish again, which
+//!   [`Producer::publish_patiently`] does.
+//! - Traces: an event continues the caller's OpenTelemetry span, or the trace it is given.
+//! - Numbers: `fanfare_producer_*` on OpenTelemetry's global meter, or on the one it is given.
+//! - An event that belongs to a database transaction: the feature `outbox` keeps it in a table of PostgreSQL,
+//!   written in that transaction, and a relay publishes it from there.
 
 mod build;
 mod error;
+mod metrics;
+mod mode;
+#[cfg(feature = "outbox")]
+pub mod outbox;
 mod producer;
+mod trace;
 
 pub use build::EventBuilder;
 pub use error::ProducerFault;
 pub use fanfare_broker::Settings;
-pub use fanfare_model::{Event, TraceContext};
-pub use producer::Producer;
+pub use fanfare_model::{AttributeValue, Event, TraceContext};
+pub use mode::Mode;
+pub use producer::{Producer, Published};

@@ -9,9 +9,10 @@ use fanfare_broker::{Broker, Bundler, Message, PublishFault, Publisher, Subscrip
 use fanfare_model::{Clock, Delivery, Wait};
 use fanfare_registry::{Snapshot, Snapshots};
 use fanfare_wire::{
-    DecodedEvent, Envelope, EventLimits, EventRejection, decode_event, encode_rejected,
+    DecodedEvent, Envelope, EventLimits, EventRejection, decode_event, encode_rejected, is_batch,
+    split_batch,
 };
-use futures_util::future::try_join_all;
+use futures_util::{TryStreamExt as _, future::try_join_all, stream};
 use opentelemetry::metrics::Meter;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -24,6 +25,9 @@ use crate::{
 /// A fan-out of thousands goes out in pages of this many, so that it cannot fill the publisher's window
 /// before other events get their turn.
 const PAGE: usize = 256;
+
+/// How many events of one batch are routed at once, so that it leaves room for the events around it.
+const BATCH_AT_ONCE: usize = 64;
 
 /// What the router works with.
 pub struct Router {
@@ -104,10 +108,12 @@ pub async fn run(
 
 impl Router {
     async fn route(self: Arc<Self>, message: Message) {
-        let routing_key = Some(message.routing_key.as_str());
-        let handed_on = match decode_event(&message.envelope, routing_key, &self.limits) {
-            Ok(decoded) => self.hand_on(decoded).await,
-            Err(rejection) => self.reject(&message, &rejection).await,
+        let handed_on = if is_batch(&message.envelope) {
+            self.route_batch(&message).await
+        } else {
+            let judge = |rejection| rejection;
+            self.route_one(&message.envelope, &message.routing_key, judge)
+                .await
         };
         match handed_on {
             // Acknowledge last. A crash in between repeats these deliveries, and receivers can
@@ -117,6 +123,38 @@ impl Router {
                 warn!(%fault, "an event was not routed; it stays in its queue");
                 message.receipt.hand_back();
             }
+        }
+    }
+
+    /// Routes each event of a batch as if it had been published alone, some at once.
+    async fn route_batch(&self, message: &Message) -> Result<(), PublishFault> {
+        let routing_key = &*message.routing_key;
+        match split_batch(&message.envelope, &self.limits) {
+            Ok(events) => {
+                let events = stream::iter(events.into_iter().enumerate().map(Ok));
+                let route = |(index, event): (usize, Envelope)| async move {
+                    let judge = |rejection: EventRejection| rejection.in_batch(index);
+                    self.route_one(&event, routing_key, judge).await
+                };
+                events.try_for_each_concurrent(BATCH_AT_ONCE, route).await
+            }
+            Err(rejection) => {
+                self.reject(&message.envelope, routing_key, &rejection)
+                    .await
+            }
+        }
+    }
+
+    /// Hands on what an event leads to, or keeps the message with the reason, as `judge` puts it.
+    async fn route_one(
+        &self,
+        envelope: &Envelope,
+        routing_key: &str,
+        judge: impl FnOnce(EventRejection) -> EventRejection,
+    ) -> Result<(), PublishFault> {
+        match decode_event(envelope, Some(routing_key), &self.limits) {
+            Ok(decoded) => self.hand_on(decoded).await,
+            Err(rejection) => self.reject(envelope, routing_key, &judge(rejection)).await,
         }
     }
 
@@ -179,28 +217,20 @@ impl Router {
 
     async fn reject(
         &self,
-        message: &Message,
+        envelope: &Envelope,
+        routing_key: &str,
         rejection: &EventRejection,
     ) -> Result<(), PublishFault> {
-        let rejected = rejected(message, rejection, &self.clock);
+        let rejected = encode_rejected(envelope, routing_key, rejection, self.clock.now());
         let address = self.topology.rejected_address();
         self.publisher.publish_patiently(&address, rejected).await?;
         self.metrics.event(EventFate::Rejected);
         info!(
             code = rejection.code.name(),
             field = rejection.field,
-            routing_key = message.routing_key,
+            routing_key,
             "event rejected"
         );
         Ok(())
     }
-}
-
-fn rejected(message: &Message, rejection: &EventRejection, clock: &Clock) -> Envelope {
-    encode_rejected(
-        &message.envelope,
-        &message.routing_key,
-        rejection,
-        clock.now(),
-    )
 }

@@ -26,8 +26,8 @@ pub use dead_letter::{decode_dead_letter, encode_dead_letter};
 pub use envelope::{Envelope, HeaderValue, Headers, Properties};
 pub use error::DecodeFault;
 pub use event::{
-    DecodedEvent, EventLimits, EventRejection, RejectionCode, check_event, decode_event,
-    decode_structured_json, encode_structured, event_envelope, event_envelope_binary,
-    trace_of_event,
+    DecodedEvent, EventDefaults, EventLimits, EventRejection, RejectionCode, check_event,
+    decode_event, decode_event_with, decode_structured_json, encode_structured, event_envelope,
+    event_envelope_binary, event_envelope_protobuf, is_batch, split_batch, trace_of_event,
 };
 pub use rejected::encode_rejected;

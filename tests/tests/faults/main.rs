@@ -8,5 +8,6 @@
 mod broker_outage;
 mod hand_over;
 mod kills;
+mod outbox;
 mod restart;
 mod support;

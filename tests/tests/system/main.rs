@@ -4,9 +4,12 @@
 
 mod bad_events;
 mod bundles;
+mod command_line;
 mod delivery;
+mod examples;
 mod failing;
 mod floods;
 mod hostile;
+mod modes;
 mod other_languages;
 mod waiting;

@@ -35,7 +35,8 @@ impl Package {
     }
 
     fn is_shipped(&self) -> bool {
-        !["testkit", "tests"].contains(&self.short_name())
+        let name = self.short_name();
+        !["testkit", "tests"].contains(&name) && !name.starts_with("example-")
     }
 }
 

@@ -36,18 +36,13 @@ async fn check(
 async fn an_event_that_is_not_accepted_is_refused_with_its_reason() {
     let server = Server::without_broker().await;
     let long = format!(r#"{{"data":"{}"}}"#, "x".repeat(270_000));
-    let too_long = "x".repeat(310_000);
+    let too_long = "x".repeat(1_300_000);
     let ce = "application/cloudevents+json";
     for (media_type, body, expected) in [
         ("", EVENT, (415, "unsupported_media_type", "Content-Type")),
         (
             "text/plain",
             EVENT,
-            (415, "unsupported_media_type", "Content-Type"),
-        ),
-        (
-            "application/cloudevents-batch+json",
-            "[]",
             (415, "unsupported_media_type", "Content-Type"),
         ),
         (ce, "", (400, "malformed_json", "")),
@@ -57,7 +52,7 @@ async fn an_event_that_is_not_accepted_is_refused_with_its_reason() {
             "{",
             (400, "malformed_json", ""),
         ),
-        (ce, "{}", (400, "malformed_json", "")),
+        (ce, "{}", (400, "missing_attribute", "specversion")),
         (ce, r#"{"id":"1","id":"2"}"#, (400, "malformed_json", "")),
         (
             ce,
@@ -84,6 +79,36 @@ async fn an_event_that_is_not_accepted_is_refused_with_its_reason() {
             expected,
         )
         .await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_in_another_mode_is_refused_with_its_reason() {
+    let server = Server::without_broker().await;
+    for (media_type, body, expected) in [
+        (
+            "application/cloudevents+avro",
+            "[]",
+            (415, "unsupported_media_type", "Content-Type"),
+        ),
+        (
+            "application/cloudevents-batch+json",
+            "{}",
+            (400, "malformed_json", ""),
+        ),
+        (
+            "application/cloudevents-batch+json",
+            "[{}, 1]",
+            (400, "batch_rejected", ""),
+        ),
+        (
+            "application/cloudevents+protobuf",
+            "\u{0}",
+            (400, "malformed_protobuf", ""),
+        ),
+    ] {
+        let place = (Method::POST, EVENTS);
+        check(&server, place, (media_type, body), expected).await;
     }
 }
 

@@ -1,6 +1,15 @@
 //! `fanfare listen`: receives webhooks on this machine and prints each as a block of lines.
 
-use std::{borrow::Cow, fmt::Write, net::SocketAddr};
+mod replay;
+
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    fs::{File, OpenOptions},
+    io::Write as _,
+    net::SocketAddr,
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use axum::http::StatusCode;
@@ -8,10 +17,10 @@ use owo_colors::{OwoColorize, Style};
 use tokio::sync::mpsc;
 
 use crate::{
-    ListenArgs, clock,
+    ListenArgs, OutputFormat, clock,
     output::{self, harmless},
     pretty::pretty,
-    receiver::{ReceivedRequest, Receiver, ReceiverSettings, Verdict},
+    receiver::{Behaviour, Forward, ReceivedRequest, Receiver, ReceiverSettings, Record, Verdict},
     signals::Signals,
 };
 
@@ -19,13 +28,22 @@ use crate::{
 const MOST_LINES: usize = 60;
 const MOST_BYTES: usize = 8 * 1024;
 
-pub(crate) async fn run(args: &ListenArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(format: OutputFormat, args: &ListenArgs) -> anyhow::Result<ExitCode> {
+    let forward = args.forward.clone().map(Forward::to);
+    if let (Some(file), Some(forward)) = (&args.replay, &forward) {
+        return replay::run(file, forward, args.secret.as_ref()).await;
+    }
     let signals = Signals::watch().context("watching for signals")?;
     let settings = ReceiverSettings {
         secret: args.secret.clone(),
-        status: StatusCode::from_u16(args.status).context("reading --status")?,
-        delay: args.delay,
+        behaviour: behaviour(args)?,
+        forward,
         clock: clock::system_clock(),
+    };
+    let told = Told {
+        format,
+        colour: output::has_colour(),
+        record: args.record.as_deref().map(opened).transpose()?,
     };
     let address = SocketAddr::new(args.address, args.port);
     let (receiver, address, requests) = Receiver::bind(address, settings)
@@ -36,7 +54,7 @@ pub(crate) async fn run(args: &ListenArgs) -> anyhow::Result<()> {
     let mut counts = Counts::default();
     let to_the_end = async {
         let serve = async { receiver.run(signals.terminate.clone()).await };
-        tokio::try_join!(serve, print_all(requests, &mut counts))
+        tokio::try_join!(serve, tell_all(requests, told, &mut counts))
     };
     tokio::select! {
         ended = to_the_end => {
@@ -45,17 +63,48 @@ pub(crate) async fn run(args: &ListenArgs) -> anyhow::Result<()> {
         () = signals.abort.cancelled() => {}
     }
     output::note(&counts.summary())?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn print_all(
+fn behaviour(args: &ListenArgs) -> anyhow::Result<Behaviour> {
+    Ok(Behaviour {
+        status: StatusCode::from_u16(args.status).context("reading --status")?,
+        delay: args.delay,
+        fail_rate: args.fail_rate.get(),
+        fail_status: StatusCode::from_u16(args.fail_status).context("reading --fail-status")?,
+        fail_first: args.fail_first,
+        hang_rate: args.hang_rate.get(),
+    })
+}
+
+fn opened(path: &std::path::Path) -> anyhow::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).open(path);
+    file.with_context(|| format!("opening {}", path.display()))
+}
+
+/// Where a request is told.
+struct Told {
+    format: OutputFormat,
+    colour: bool,
+    record: Option<File>,
+}
+
+async fn tell_all(
     mut requests: mpsc::Receiver<ReceivedRequest>,
+    mut told: Told,
     counts: &mut Counts,
 ) -> std::io::Result<()> {
-    let colour = output::has_colour();
     while let Some(request) = requests.recv().await {
         counts.add(&request.verdict);
-        output::print(&block(&request, colour))?;
+        let line = Record::from(&request).line();
+        if let Some(file) = &mut told.record {
+            writeln!(file, "{line}")?;
+        }
+        match told.format {
+            OutputFormat::Table => output::print(&block(&request, told.colour))?,
+            OutputFormat::Json => output::print(&line)?,
+        }
     }
     Ok(())
 }
@@ -107,12 +156,21 @@ pub(crate) fn block(request: &ReceivedRequest, colour: bool) -> String {
         request.method,
         harmless(&request.uri.to_string()),
         verified.style(style),
-        request.answer.as_u16(),
+        answered(request),
     );
     for line in body(&request.body).lines() {
         writeln!(block, "  {line}").expect("a string takes everything");
     }
     block
+}
+
+fn answered(request: &ReceivedRequest) -> String {
+    let status = request.answer.map(|status| status.as_u16().to_string());
+    let status = status.unwrap_or_else(|| "never".to_owned());
+    match &request.because {
+        Some(because) => format!("{status}, {}", harmless(because)),
+        None => status,
+    }
 }
 
 fn shown(text: Option<&str>) -> Cow<'_, str> {
@@ -135,7 +193,7 @@ fn body(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{Method, Uri};
+    use axum::http::{HeaderMap, Method, Uri};
     use bytes::Bytes;
 
     use super::*;
@@ -146,10 +204,12 @@ mod tests {
             at: "2026-11-23T12:00:00.1234Z".parse().unwrap(),
             method: Method::POST,
             uri: Uri::from_static("/hook"),
+            headers: HeaderMap::new(),
             id: Some("msg_1".to_owned()),
             event_type: Some("reward.granted".to_owned()),
             verdict,
-            answer: StatusCode::OK,
+            answer: Some(StatusCode::OK),
+            because: None,
             body: Bytes::from_static(body),
         }
     }
@@ -179,6 +239,20 @@ mod tests {
         let refused = Verdict::Refused(Refusal::Header("webhook-id"));
         let block = block(&request(refused, b""), false);
         assert!(block.contains("verified  no: there is no readable header `webhook-id`\n"));
+    }
+
+    #[test]
+    fn a_block_says_who_made_the_answer() {
+        let mut failing = request(Verdict::Unverified, b"");
+        failing.answer = Some(StatusCode::SERVICE_UNAVAILABLE);
+        failing.because = Some("a failure on demand".to_owned());
+        let failed = block(&failing, false);
+        assert!(
+            failed.contains("answered  503, a failure on demand\n"),
+            "{failed}"
+        );
+        failing.answer = None;
+        assert!(block(&failing, false).contains("answered  never, "));
     }
 
     #[test]

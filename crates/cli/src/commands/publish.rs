@@ -1,8 +1,12 @@
-//! `fanfare publish`: publishes one event over AMQP, as a backend service would.
+//! `fanfare publish`: publishes events over AMQP, as a backend service would.
+
+mod lines;
+mod many;
 
 use std::{
     fs::File,
     io::{self, Read},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -22,24 +26,54 @@ pub(crate) async fn run(
     format: OutputFormat,
     args: &PublishArgs,
     sources: &Sources,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<ExitCode> {
     let settings = Config::load(sources)?.settings;
     let clock = clock::system_clock();
-    let event = event(args, clock.now())?;
+    if args.check {
+        let summary = many::run(format, args, None, &clock).await?;
+        return Ok(exit_code(summary.is_complete()));
+    }
+    // What is wrong with an event is told before a broker is looked for.
+    let single = args
+        .events
+        .is_empty()
+        .then(|| event(args, clock.now()))
+        .transpose()?;
     let broker = connected(&settings.broker, "fanfare publish").await?;
-    let producer = Producer::on(&broker, clock).confirm_within(CONFIRM_WITHIN);
-    // The id is part of the fault: whoever publishes again has to give it.
-    let published = producer.publish(&event).await;
-    published.with_context(|| format!("publishing event `{}`", event.id))?;
+    let producer = Producer::on(&broker, clock.clone())
+        .confirm_within(CONFIRM_WITHIN)
+        .max_in_flight(args.in_flight)
+        .mode(args.mode.into());
+    let complete = match single {
+        Some(event) => {
+            // The id is part of the fault: whoever publishes again has to give it.
+            let published = producer.publish(&event).await;
+            published.with_context(|| format!("publishing event `{}`", event.id))?;
+            output::print(&confirmation(format, &event))?;
+            true
+        }
+        None => many::run(format, args, Some(&producer), &clock)
+            .await?
+            .is_complete(),
+    };
     broker.close().await;
-    output::print(&confirmation(format, &event))?;
-    Ok(())
+    Ok(exit_code(complete))
+}
+
+fn exit_code(complete: bool) -> ExitCode {
+    if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn event(args: &PublishArgs, now: Timestamp) -> anyhow::Result<Event> {
-    let tenant = args.tenant.as_str();
+    let required = "without --events, --tenant and --type are needed";
+    let tenant = args.tenant.as_ref().context(required)?.as_str();
+    let event_type = args.event_type.as_ref().context(required)?.as_str();
     let id = args.id.clone().unwrap_or_else(|| new_id(now));
-    let mut builder = EventBuilder::new(tenant, args.event_type.as_str(), &args.source).id(&id);
+    let mut builder = EventBuilder::new(tenant, event_type, &args.source).id(&id);
     if let Some(subject) = &args.subject {
         builder = builder.subject(subject);
     }

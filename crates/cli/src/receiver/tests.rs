@@ -26,10 +26,17 @@ struct Running {
 async fn running(secret: Option<SigningSecret>, status: StatusCode) -> Running {
     let settings = ReceiverSettings {
         secret,
-        status,
-        delay: Duration::ZERO,
+        behaviour: Behaviour {
+            status,
+            ..Behaviour::default()
+        },
+        forward: None,
         clock: Clock::new(now),
     };
+    started(settings).await
+}
+
+async fn started(settings: ReceiverSettings) -> Running {
     let any_port = "127.0.0.1:0".parse().unwrap();
     let (receiver, address, requests) = Receiver::bind(any_port, settings).await.unwrap();
     let shutdown = CancellationToken::new();
@@ -98,7 +105,7 @@ async fn only_genuine_requests_get_the_chosen_answer() {
             (status, &verdict),
             "{headers}"
         );
-        assert_eq!(request.answer, status);
+        assert_eq!(request.answer.unwrap(), status);
         assert_eq!(request.id.as_deref(), Some("msg_1"));
         assert_eq!(request.event_type.as_deref(), Some("reward.granted"));
         assert_eq!((request.at, &*request.body), (now(), BODY));
@@ -125,7 +132,7 @@ async fn a_body_that_is_too_large_is_refused_and_told() {
     let (answered, request) = receiver.post("", &vec![b' '; LARGEST_BODY + 1]).await;
     assert_eq!(answered, 413);
     assert_eq!(request.verdict, Verdict::Refused(Refusal::Body));
-    assert_eq!(request.answer, 413);
+    assert_eq!(request.answer.unwrap(), 413);
 }
 
 #[tokio::test]
@@ -149,4 +156,75 @@ async fn nobody_has_to_take_the_requests() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn failures_on_demand_come_first_and_then_the_chosen_answer() {
+    let settings = ReceiverSettings {
+        secret: None,
+        behaviour: Behaviour {
+            fail_first: 2,
+            fail_status: StatusCode::TOO_MANY_REQUESTS,
+            ..Behaviour::default()
+        },
+        forward: None,
+        clock: Clock::new(now),
+    };
+    let mut receiver = started(settings).await;
+    for (id, expected) in [("a", 429), ("a", 429), ("b", 429), ("a", 200), ("a", 200)] {
+        let (answered, request) = receiver.post(&format!("webhook-id: {id}\r\n"), BODY).await;
+        assert_eq!(answered, expected, "{id}");
+        assert_eq!(request.because.is_some(), expected == 429);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_hangs_is_let_go_when_the_receiver_stops() {
+    let settings = ReceiverSettings {
+        secret: None,
+        behaviour: Behaviour {
+            hang_rate: 1.0,
+            ..Behaviour::default()
+        },
+        forward: None,
+        clock: Clock::new(now),
+    };
+    let mut receiver = started(settings).await;
+    let mut stream = TcpStream::connect(receiver.address).await.unwrap();
+    let head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let request = receiver.requests.recv().await.unwrap();
+    assert_eq!(request.answer, None);
+    receiver.shutdown.cancel();
+    receiver.server.join_next().await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_forwarded_request_arrives_as_it_came_and_its_answer_comes_back() {
+    let mut behind = running(None, StatusCode::IM_A_TEAPOT).await;
+    let settings = ReceiverSettings {
+        secret: None,
+        behaviour: Behaviour::default(),
+        forward: Some(Forward::to(
+            behind.address.port().to_string().parse().unwrap(),
+        )),
+        clock: Clock::new(now),
+    };
+    let mut receiver = started(settings).await;
+    let headers = "webhook-id: msg_1\r\nwebhook-signature: v1,x\r\n";
+    let (answered, request) = receiver.post(headers, b"\x00\xff").await;
+    assert_eq!(answered, 418);
+    assert!(request.because.unwrap().starts_with("by http://127.0.0.1:"));
+    let arrived = behind.requests.recv().await.unwrap();
+    assert_eq!(
+        (&*arrived.body, arrived.uri.path()),
+        (&b"\x00\xff"[..], "/hook")
+    );
+    assert_eq!(arrived.headers["webhook-signature"], "v1,x");
+    // Nobody there is the sender's to try again.
+    behind.shutdown.cancel();
+    behind.server.join_next().await.unwrap().unwrap().unwrap();
+    let (answered, request) = receiver.post(headers, BODY).await;
+    assert_eq!(answered, 502);
+    assert!(request.because.unwrap().contains("nothing answers"));
 }

@@ -1,11 +1,14 @@
-//! The attributes of an event before they are told apart, the same for both modes.
+//! The attributes of an event before they are told apart, the same for all modes.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use bytes::Bytes;
 use fanfare_model::{AttributeValue, Event, InvalidAttribute, TenantId};
 
-use super::rejection::{EventRejection, RejectionCode};
+use super::{
+    EventDefaults,
+    rejection::{EventRejection, RejectionCode},
+};
 
 /// Attributes by name, each once.
 #[derive(Default)]
@@ -31,19 +34,25 @@ impl Attributes {
     pub(super) fn into_event(
         mut self,
         data: Option<Bytes>,
-        default_tenant: Option<&TenantId>,
+        defaults: EventDefaults<'_>,
     ) -> Result<Event, EventRejection> {
         if self.required("specversion", "`1.0`")? != "1.0" {
             return Err(EventRejection::invalid("specversion", "`1.0`"));
         }
         Ok(Event {
-            id: self.required("id", "1 to 255 bytes of text")?,
+            id: match (self.text("id")?, defaults.id) {
+                (Some(id), _) => id,
+                (None, Some(id)) => id.to_owned(),
+                (None, None) => {
+                    return Err(EventRejection::missing("id", "1 to 255 bytes of text"));
+                }
+            },
             source: self.required("source", "a URI reference of 1 to 1024 bytes")?,
             event_type: self
                 .required("type", "dotted words such as `reward.unlocked`")?
                 .parse()
                 .map_err(invalid)?,
-            tenant: self.tenant(default_tenant)?,
+            tenant: self.tenant(defaults.tenant)?,
             subject: self.text("subject")?,
             time: self
                 .text("time")?

@@ -5,7 +5,7 @@
 
 use fanfare_model::{AttributeValue, Event, Timestamp};
 
-use super::{attributes::Attributes, rejection::EventRejection, rules};
+use super::{EventDefaults, attributes::Attributes, rejection::EventRejection, rules};
 use crate::{Envelope, HeaderValue, Headers};
 
 /// What attributes are prefixed with; the first is how we write them (CloudEvents AMQP binding, "AMQP Application Property Names").
@@ -19,7 +19,10 @@ pub(super) fn has_attributes(headers: &Headers) -> bool {
 }
 
 /// Reads an event. The data shares the body's bytes.
-pub(super) fn decode(envelope: &Envelope) -> Result<Event, EventRejection> {
+pub(super) fn decode(
+    envelope: &Envelope,
+    defaults: EventDefaults<'_>,
+) -> Result<Event, EventRejection> {
     let mut attributes = Attributes::default();
     for (header, value) in envelope.headers.iter() {
         let Some(name) = attribute_name(header) else {
@@ -36,7 +39,7 @@ pub(super) fn decode(envelope: &Envelope) -> Result<Event, EventRejection> {
         attributes.insert("datacontenttype", value)?;
     }
     let data = Some(envelope.body.clone()).filter(|body| !body.is_empty());
-    let event = attributes.into_event(data, None)?;
+    let event = attributes.into_event(data, defaults)?;
     rules::check_event(&event)?;
     Ok(event)
 }

@@ -25,6 +25,16 @@ impl EventRejection {
         }
     }
 
+    /// The same reason, said of one event of a batch; `index` counts from 0.
+    #[must_use]
+    pub fn in_batch(self, index: usize) -> Self {
+        let detail = format!(
+            "event {index} of the batch, counted from 0: {}",
+            self.detail
+        );
+        Self::new(self.code, self.field.as_deref(), detail)
+    }
+
     /// An attribute that is absent.
     pub(super) fn missing(attribute: &str, expected: &str) -> Self {
         let detail = format!("`{attribute}` is missing: accepted is {expected}");
@@ -51,6 +61,8 @@ pub enum RejectionCode {
     NotACloudEvent,
     /// Structured mode, but the body is no JSON object with distinct members.
     MalformedJson,
+    /// Protobuf mode, but the body is not the message.
+    MalformedProtobuf,
     /// A required attribute is absent.
     MissingAttribute,
     /// An attribute breaks its rule.
@@ -73,6 +85,7 @@ impl RejectionCode {
         match self {
             Self::NotACloudEvent => "not_a_cloudevent",
             Self::MalformedJson => "malformed_json",
+            Self::MalformedProtobuf => "malformed_protobuf",
             Self::MissingAttribute => "missing_attribute",
             Self::InvalidAttribute => "invalid_attribute",
             Self::TenantMismatch => "tenant_mismatch",

@@ -7,7 +7,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use fanfare_model::{AttributeValue, Event, TenantId};
+use fanfare_model::{AttributeValue, Event};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, MapAccess, Visitor},
@@ -16,16 +16,14 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
+    EventDefaults,
     attributes::Attributes,
     rejection::{EventRejection, RejectionCode},
     rules,
 };
 
 /// Reads an event. JSON data is kept byte for byte, as a slice of `body`.
-pub(super) fn decode(
-    body: &Bytes,
-    default_tenant: Option<&TenantId>,
-) -> Result<Event, EventRejection> {
+pub(super) fn decode(body: &Bytes, defaults: EventDefaults<'_>) -> Result<Event, EventRejection> {
     let mut members: Members<'_> = serde_json::from_slice(body).map_err(|fault| {
         EventRejection::new(
             RejectionCode::MalformedJson,
@@ -44,7 +42,7 @@ pub(super) fn decode(
     }
     let data = Data::choose(data, data_base64)?;
     // The data is read last, by the rules of its media type.
-    let mut event = attributes.into_event(None, default_tenant)?;
+    let mut event = attributes.into_event(None, defaults)?;
     rules::check_attributes(&event)?;
     match data {
         Data::Absent => {}

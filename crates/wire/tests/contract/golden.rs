@@ -13,6 +13,7 @@ use fanfare_model::{
 use fanfare_wire::{
     Envelope, EventLimits, HeaderValue, Headers, Properties, decode_bundle, decode_dead_letter,
     decode_event, encode_bundle, encode_dead_letter, event_envelope, event_envelope_binary,
+    event_envelope_protobuf,
 };
 
 macro_rules! golden {
@@ -152,6 +153,20 @@ fn a_structured_event_is_unchanged() {
     let old = message("application/cloudevents+json", new.headers, golden);
     let decoded = decode_event(&old, None, &EventLimits::default()).unwrap();
     assert_eq!((decoded.event, decoded.trace), (event(), trace()));
+}
+
+/// It waits in outboxes, too.
+#[test]
+fn an_event_in_protobuf_is_unchanged() {
+    let golden = golden!("event-protobuf.bin");
+    let mut event = event();
+    let bytes = AttributeValue::Binary(Bytes::from_static(b"\x00\xff"));
+    event.extensions.insert("bytes".to_owned(), bytes);
+    let new = event_envelope_protobuf(&event, &trace(), at(0));
+    check("event-protobuf.bin", &new.body, golden);
+    let old = message("application/cloudevents+protobuf", new.headers, golden);
+    let decoded = decode_event(&old, None, &EventLimits::default()).unwrap();
+    assert_eq!((decoded.event, decoded.trace), (event, trace()));
 }
 
 /// A message in binary mode as text: one header a line, an empty line, the body.

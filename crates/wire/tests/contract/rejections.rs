@@ -161,9 +161,10 @@ fn other_messages_are_told_what_would_be_accepted() {
         (None, RejectionCode::NotACloudEvent),
         (Some("application/json"), RejectionCode::NotACloudEvent),
         (
-            Some("application/cloudevents+protobuf"),
+            Some("application/cloudevents+avro"),
             RejectionCode::UnsupportedMode,
         ),
+        // A batch is split before its events are read; inside a batch there is none.
         (
             Some("application/cloudevents-batch+json"),
             RejectionCode::UnsupportedMode,

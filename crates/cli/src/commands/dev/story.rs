@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::campaign::{self, CAMPAIGN, ENDPOINTS, OVER_HTTP, SampleEndpoint};
 use crate::{
     output::print,
-    receiver::{ReceivedRequest, Receiver, ReceiverSettings, Verdict},
+    receiver::{Behaviour, ReceivedRequest, Receiver, ReceiverSettings, Verdict},
 };
 
 /// How long each part of the demonstration may take on a slow machine.
@@ -98,8 +98,11 @@ impl Story {
         let secret = fanfare_model::SigningSecret::generate();
         let settings = ReceiverSettings {
             secret: Some(secret.clone()),
-            status: StatusCode::from_u16(sample.answers)?,
-            delay: Duration::ZERO,
+            behaviour: Behaviour {
+                status: StatusCode::from_u16(sample.answers)?,
+                ..Behaviour::default()
+            },
+            forward: None,
             clock: self.clock.clone(),
         };
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -282,7 +285,7 @@ fn line(sample: &SampleEndpoint, request: &ReceivedRequest) -> String {
         sample.name,
         request.event_type.as_deref().unwrap_or("?"),
         request.id.as_deref().unwrap_or("no webhook-id"),
-        request.answer.as_u16(),
+        request.answer.map_or(0, |status| status.as_u16()),
     )
 }
 
