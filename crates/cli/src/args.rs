@@ -289,7 +289,7 @@ mod tests {
             "fanfare listen --delay soon",
             "fanfare listen --delay -2s",
             "fanfare listen --status 99",
-            "fanfare listen --secret whsec_x",
+            "fanfare listen --signature smoke",
             "fanfare listen --fail-rate 101%",
             "fanfare listen --forward http://example.com/",
             "fanfare listen --forward 3000 --status 201",

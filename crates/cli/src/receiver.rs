@@ -3,6 +3,7 @@
 mod behaviour;
 mod forward;
 mod record;
+mod signature;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use fanfare_model::{Clock, SignatureFault, SigningSecret, Timestamp, verify_standard};
+use fanfare_model::{Clock, SignatureFault, SignatureScheme, SigningSecret, Timestamp};
 use tokio::{
     net::TcpListener,
     sync::mpsc::{self, Sender},
@@ -29,8 +30,6 @@ use behaviour::{Attempts, Play};
 const LARGEST_BODY: usize = 1024 * 1024;
 /// Requests received and not yet taken. When it is full, senders wait for their answers.
 const BACKLOG: usize = 64;
-/// How far a timestamp may be from now. The libraries of Standard Webhooks use the same.
-const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// How long a request without an answer is held open. Every sender gives up earlier.
 const LONGEST_HANG: Duration = Duration::from_secs(10 * 60);
 
@@ -39,6 +38,8 @@ const LONGEST_HANG: Duration = Duration::from_secs(10 * 60);
 pub(crate) struct ReceiverSettings {
     /// Without it nothing is verified.
     pub(crate) secret: Option<SigningSecret>,
+    /// How senders sign.
+    pub(crate) signature: SignatureScheme,
     /// What it does with everything that is not refused.
     pub(crate) behaviour: Behaviour,
     /// Who answers instead of it.
@@ -98,7 +99,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("there is no readable header `{0}`")]
-    Header(&'static str),
+    Header(String),
     #[error(transparent)]
     Signature(#[from] SignatureFault),
     #[error("the body is not complete, or larger than 1 MiB")]
@@ -168,8 +169,7 @@ async fn receive(
     };
     let response = match body {
         Ok(body) => {
-            let secret = shared.settings.secret.as_ref();
-            request.verdict = verify(secret, &request.headers, &body, at);
+            request.verdict = shared.settings.verdict(&request.headers, &body, at);
             request.event_type = event_type(&body);
             request.body = body;
             match request.verdict {
@@ -192,6 +192,16 @@ async fn receive(
             shared.stopping.run_until_cancelled(hanging).await;
             StatusCode::SERVICE_UNAVAILABLE.into_response()
         }
+    }
+}
+
+impl ReceiverSettings {
+    fn verdict(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Verdict {
+        let Some(secret) = &self.secret else {
+            return Verdict::Unverified;
+        };
+        let verified = signature::verify(&self.signature, secret, headers, body, now);
+        verified.map_or_else(Verdict::Refused, |()| Verdict::Genuine)
     }
 }
 
@@ -230,30 +240,11 @@ impl Shared {
     }
 }
 
-fn verify(
-    secret: Option<&SigningSecret>,
-    headers: &HeaderMap,
-    body: &[u8],
-    now: Timestamp,
-) -> Verdict {
-    let Some(secret) = secret else {
-        return Verdict::Unverified;
-    };
-    let check = || {
-        let id = text(headers, "webhook-id")?;
-        let timestamp = text(headers, "webhook-timestamp")?;
-        let signatures = text(headers, "webhook-signature")?;
-        verify_standard(secret, (id, timestamp, signatures), body, now, TOLERANCE)?;
-        Ok(())
-    };
-    check().map_or_else(Verdict::Refused, |()| Verdict::Genuine)
-}
-
-fn text<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<&'h str, Refusal> {
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Refusal> {
     headers
         .get(name)
         .and_then(|value| value.to_str().ok())
-        .ok_or(Refusal::Header(name))
+        .ok_or_else(|| Refusal::Header(name.to_owned()))
 }
 
 fn event_type(body: &[u8]) -> Option<String> {

@@ -140,7 +140,7 @@ pub struct OneEndpointArgs {
     pub id: EndpointId,
 }
 
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+pub(super) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::new(text.to_owned()))
 }
 

@@ -2,10 +2,10 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use fanfare_model::SigningSecret;
+use fanfare_model::{Secret, SignatureScheme};
 use url::{Host, Url};
 
-use super::duration;
+use super::{duration, endpoints::secret};
 
 /// Arguments of `fanfare listen`.
 #[derive(Debug, Clone, clap::Args)]
@@ -17,8 +17,12 @@ pub struct ListenArgs {
     #[arg(long, default_value_t = 8787)]
     pub port: u16,
     /// The endpoint's signing secret; without it nothing is verified
-    #[arg(long, value_name = "whsec_…")]
-    pub secret: Option<SigningSecret>,
+    #[arg(long, value_name = "SECRET", value_parser = secret)]
+    pub secret: Option<Secret>,
+    /// How requests are signed: `standard`, `github`, `shopify`, `stripe`, `referralhero` or
+    /// `custom(header=X-Signature,prefix=sha256=,encoding=hex,timestamp=none)`
+    #[arg(long, default_value = "standard")]
+    pub signature: SignatureScheme,
     /// The status to answer with
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
     pub status: u16,

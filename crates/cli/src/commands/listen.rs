@@ -30,12 +30,16 @@ const MOST_BYTES: usize = 8 * 1024;
 
 pub(crate) async fn run(format: OutputFormat, args: &ListenArgs) -> anyhow::Result<ExitCode> {
     let forward = args.forward.clone().map(Forward::to);
+    let secret = args.secret.as_ref();
+    let secret = secret.map(|secret| args.signature.read_secret(secret.expose()));
+    let secret = secret.transpose().context("--secret is not accepted")?;
     if let (Some(file), Some(forward)) = (&args.replay, &forward) {
-        return replay::run(file, forward, args.secret.as_ref()).await;
+        return replay::run(file, forward, &args.signature, secret.as_ref()).await;
     }
     let signals = Signals::watch().context("watching for signals")?;
     let settings = ReceiverSettings {
-        secret: args.secret.clone(),
+        secret,
+        signature: args.signature.clone(),
         behaviour: behaviour(args)?,
         forward,
         clock: clock::system_clock(),
@@ -236,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_block_says_why_a_request_is_refused() {
-        let refused = Verdict::Refused(Refusal::Header("webhook-id"));
+        let refused = Verdict::Refused(Refusal::Header("webhook-id".to_owned()));
         let block = block(&request(refused, b""), false);
         assert!(block.contains("verified  no: there is no readable header `webhook-id`\n"));
     }

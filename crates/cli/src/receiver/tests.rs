@@ -7,7 +7,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::*;
+use super::{signature::TOLERANCE, *};
 
 const NOW: &str = "2026-11-23T12:00:00Z";
 const BODY: &[u8] = br#"{"type":"reward.granted","data":{}}"#;
@@ -26,6 +26,7 @@ struct Running {
 async fn running(secret: Option<SigningSecret>, status: StatusCode) -> Running {
     let settings = ReceiverSettings {
         secret,
+        signature: SignatureScheme::Standard,
         behaviour: Behaviour {
             status,
             ..Behaviour::default()
@@ -96,7 +97,7 @@ async fn only_genuine_requests_get_the_chosen_answer() {
         (
             "webhook-id: msg_1\r\n".to_owned(),
             401,
-            Verdict::Refused(Refusal::Header("webhook-timestamp")),
+            Verdict::Refused(Refusal::Header("webhook-timestamp".to_owned())),
         ),
     ] {
         let (answered, request) = receiver.post(&headers, BODY).await;
@@ -162,6 +163,7 @@ async fn nobody_has_to_take_the_requests() {
 async fn failures_on_demand_come_first_and_then_the_chosen_answer() {
     let settings = ReceiverSettings {
         secret: None,
+        signature: SignatureScheme::Standard,
         behaviour: Behaviour {
             fail_first: 2,
             fail_status: StatusCode::TOO_MANY_REQUESTS,
@@ -182,6 +184,7 @@ async fn failures_on_demand_come_first_and_then_the_chosen_answer() {
 async fn a_request_that_hangs_is_let_go_when_the_receiver_stops() {
     let settings = ReceiverSettings {
         secret: None,
+        signature: SignatureScheme::Standard,
         behaviour: Behaviour {
             hang_rate: 1.0,
             ..Behaviour::default()
@@ -204,6 +207,7 @@ async fn a_forwarded_request_arrives_as_it_came_and_its_answer_comes_back() {
     let mut behind = running(None, StatusCode::IM_A_TEAPOT).await;
     let settings = ReceiverSettings {
         secret: None,
+        signature: SignatureScheme::Standard,
         behaviour: Behaviour::default(),
         forward: Some(Forward::to(
             behind.address.port().to_string().parse().unwrap(),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use axum::http::StatusCode;
 use fanfare_broker::{Broker, Settings, publish_plainly};
-use fanfare_model::{Clock, EndpointId, Event, Secret, TraceContext};
+use fanfare_model::{Clock, EndpointId, Event, Secret, SignatureScheme, TraceContext};
 use fanfare_registry::{NewEndpoint, Registry, Snapshots};
 use fanfare_wire::{event_envelope, event_envelope_binary};
 use tokio::{sync::mpsc, task::JoinSet, time};
@@ -98,6 +98,7 @@ impl Story {
         let secret = fanfare_model::SigningSecret::generate();
         let settings = ReceiverSettings {
             secret: Some(secret.clone()),
+            signature: SignatureScheme::Standard,
             behaviour: Behaviour {
                 status: StatusCode::from_u16(sample.answers)?,
                 ..Behaviour::default()

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use fanfare_model::{SigningSecret, Timestamp, sign_standard};
+use fanfare_model::{SignatureScheme, SigningSecret, Timestamp};
 
 use crate::{
     clock,
@@ -21,6 +21,7 @@ use crate::{
 pub(super) async fn run(
     file: &Path,
     forward: &Forward,
+    scheme: &SignatureScheme,
     secret: Option<&SigningSecret>,
 ) -> anyhow::Result<ExitCode> {
     let reading = || format!("reading {}", file.display());
@@ -37,7 +38,8 @@ pub(super) async fn run(
         let again = record.replayable();
         let mut again = again.map_err(|why| anyhow!("{}: {why}", place()))?;
         if let Some(secret) = secret {
-            sign_anew(&mut again.headers, secret, now.now(), &again.body).with_context(place)?;
+            sign_anew(&mut again.headers, (scheme, secret), now.now(), &again.body)
+                .with_context(place)?;
         }
         let id = again.headers.get("webhook-id");
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or("-").to_owned();
@@ -66,19 +68,18 @@ pub(super) async fn run(
 /// A recorded signature is too old to be accepted after some minutes.
 fn sign_anew(
     headers: &mut HeaderMap,
-    secret: &SigningSecret,
+    (scheme, secret): (&SignatureScheme, &SigningSecret),
     now: Timestamp,
     body: &[u8],
 ) -> anyhow::Result<()> {
     let id = headers.get("webhook-id").and_then(|id| id.to_str().ok());
     let id = id.context("there is no `webhook-id` to sign")?.to_owned();
-    let signature = sign_standard(std::slice::from_ref(secret), &id, now, body);
-    for (name, value) in [
-        ("webhook-timestamp", now.as_second().to_string()),
-        ("webhook-signature", signature),
-    ] {
+    let time = ("webhook-timestamp", now.as_second().to_string());
+    let signature = scheme.sign([secret], &id, now, body);
+    for (name, value) in std::iter::once(time).chain(signature) {
+        let name: HeaderName = name.parse().context("reading --signature")?;
         let value = HeaderValue::from_str(&value).context("a signature is printable")?;
-        headers.insert(HeaderName::from_static(name), value);
+        headers.insert(name, value);
     }
     Ok(())
 }
@@ -96,9 +97,10 @@ mod tests {
         let secret = SigningSecret::generate();
         let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
         let mut headers = HeaderMap::new();
-        assert!(sign_anew(&mut headers, &secret, now, b"{}").is_err());
+        let with = (&SignatureScheme::Standard, &secret);
+        assert!(sign_anew(&mut headers, with, now, b"{}").is_err());
         headers.insert("webhook-id", HeaderValue::from_static("msg_1"));
-        sign_anew(&mut headers, &secret, now, b"{}").unwrap();
+        sign_anew(&mut headers, with, now, b"{}").unwrap();
         let text = |name| headers[name].to_str().unwrap();
         let signed = (
             text("webhook-id"),
