@@ -15,6 +15,8 @@ mod disable;
 mod egress;
 mod endpoint;
 mod event;
+mod event_view;
+mod filter;
 mod ids;
 mod journal;
 mod outcome;
@@ -29,6 +31,7 @@ mod settlement;
 mod signature;
 mod state_change;
 mod statuses;
+mod template;
 
 pub use auth::{
     Auth, AuthForm, ClientAuth, ClientCertificate, ClientCredentials, HttpVersion, InvalidAuth,
@@ -44,6 +47,8 @@ pub use endpoint::{
     DisabledReason, Endpoint, EndpointState, HeaderField, HeaderFieldError, RetiringSecret,
 };
 pub use event::{AttributeValue, Event, EventTime, EventType, InvalidAttribute};
+pub use event_view::EventView;
+pub use filter::{Filter, InvalidFilter, Mismatch};
 pub use ids::{DeliveryId, EndpointId, InvalidId, TenantId};
 pub use journal::{
     ActedDelivery, AttemptRecord, DeliveryAction, DeliveryState, EventKey, HandledDelivery,
@@ -63,5 +68,8 @@ pub use settlement::{DeadLetterReason, DeferReason, DiscardReason, Settlement};
 pub use signature::{SignatureFault, sign_standard, verify_standard};
 pub use state_change::{InvalidStateChange, StateChange};
 pub use statuses::{InvalidStatusSet, StatusSet};
+pub use template::{
+    InvalidTemplate, PayloadTemplate, Preset, Rendered, TemplateFault, TemplateForm,
+};
 
 pub use jiff::Timestamp;
