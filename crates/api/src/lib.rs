@@ -16,6 +16,7 @@ mod events;
 mod health;
 mod monitor;
 mod openapi;
+mod trials;
 
 mod announce;
 mod auth;

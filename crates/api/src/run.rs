@@ -28,6 +28,7 @@ use crate::{
     endpoint_states, endpoints, events, health,
     openapi::Document,
     problem::{Code, Problem},
+    trials,
 };
 
 /// What the API works with.
@@ -129,6 +130,8 @@ fn router(shared: &Arc<Shared>) -> Router {
         .routes(routes!(endpoint_states::resume))
         .routes(routes!(endpoint_states::disable))
         .routes(routes!(endpoint_states::enable))
+        .routes(routes!(trials::test_filter))
+        .routes(routes!(trials::render_template))
         .route_layer(check_key);
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(with_key)

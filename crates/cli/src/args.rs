@@ -9,12 +9,17 @@ use jiff::fmt::friendly::SpanParser;
 
 use crate::Moment;
 
+mod content;
 mod endpoints;
 mod listen;
 mod outbox;
 mod publish;
 
 pub use self::{
+    content::{
+        FilterCommand, FilterTestArgs, Parameter, SampleEventArgs, TemplateArgs, TemplateCommand,
+        TemplateRenderArgs,
+    },
     endpoints::{
         EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OneEndpointArgs,
     },
@@ -63,6 +68,12 @@ pub enum Command {
     /// Manage the endpoints of a tenant
     #[command(subcommand)]
     Endpoints(EndpointsCommand),
+    /// Try filters on the content of events
+    #[command(subcommand)]
+    Filter(FilterCommand),
+    /// Try payload templates, and list those that come with Fanfare
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Make keys for the HTTP API
     #[command(subcommand)]
     Keys(KeysCommand),

@@ -7,12 +7,15 @@ pub(crate) mod config;
 pub(crate) mod dead_letters;
 pub(crate) mod dev;
 pub(crate) mod endpoints;
+pub(crate) mod filter;
 pub(crate) mod keys;
 pub(crate) mod listen;
 pub(crate) mod migrate;
 pub(crate) mod outbox;
 pub(crate) mod publish;
 pub(crate) mod serve;
+pub(crate) mod template;
 pub(crate) mod topology;
 
 mod broker;
+mod content;

@@ -3,10 +3,10 @@
 //! Pure. What its body is, `body.rs` knows.
 
 use bytes::Bytes;
-use fanfare_model::{Delivery, Endpoint, TargetUrl, Timestamp};
+use fanfare_model::{Delivery, Endpoint, TargetUrl, TemplateFault, Timestamp};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::body::{self, BodyFault};
+use crate::body::{self, Body, BodyFault};
 
 /// A request that is ready to be sent, and is signed as it stands.
 #[derive(Debug)]
@@ -25,6 +25,9 @@ pub(crate) enum BuildFault {
     /// The data does not fit the format of the endpoint.
     #[error(transparent)]
     Body(#[from] BodyFault),
+    /// The template of the endpoint cannot be rendered for this event.
+    #[error(transparent)]
+    Template(#[from] TemplateFault),
     /// Receivers could not tell the request from a forged one.
     #[error("the endpoint has no secret to sign with")]
     NoSecret,
@@ -42,8 +45,8 @@ pub(crate) fn build(
     if endpoint.signing_secrets(now).next().is_none() {
         return Err(BuildFault::NoSecret);
     }
-    let body = body::of(&delivery.event, endpoint.format, delivery.first_seen)?;
     let id = delivery.id.to_string();
+    let body = body(endpoint, delivery, &id)?;
     let seconds = now.as_second().to_string();
     let secrets = endpoint.signing_secrets(now);
     let signatures = endpoint.signature.sign(secrets, &id, now, &body.bytes);
@@ -79,6 +82,20 @@ pub(crate) fn build(
         target: endpoint.url.clone(),
         headers,
         body: body.bytes,
+    })
+}
+
+/// What the endpoint's template makes of the event, or else the event in the endpoint's format.
+fn body(endpoint: &Endpoint, delivery: &Delivery, id: &str) -> Result<Body, BuildFault> {
+    let (event, first_seen) = (&delivery.event, delivery.first_seen);
+    let Some(template) = &endpoint.template else {
+        return Ok(body::of(event, endpoint.format, first_seen)?);
+    };
+    let rendered = template.render(event, id, first_seen)?;
+    Ok(Body {
+        content_type: Some(rendered.media_type),
+        attributes: Vec::new(),
+        bytes: rendered.body.into(),
     })
 }
 
@@ -164,6 +181,24 @@ pub(crate) mod tests {
                 verify_standard(secret, signed, &request.body, at(1_000_000), Duration::ZERO);
             assert_eq!(verdict, Ok(()));
         }
+    }
+
+    #[test]
+    fn a_template_makes_the_body_that_is_signed() {
+        let mut endpoint = endpoint("https://a.example/hooks");
+        let form =
+            r#"{"source": "n={{ data.n }}", "media_type": "application/x-www-form-urlencoded"}"#;
+        endpoint.template = Some(serde_json::from_str(form).unwrap());
+        let mut delivery = delivery(event(None, Some(br#"{"n": "a&b"}"#)));
+        let request = build(&endpoint, &delivery, at(0)).unwrap();
+        assert_eq!(request.body, "n=a%26b");
+        let media_type = &request.headers["content-type"];
+        assert_eq!(media_type, "application/x-www-form-urlencoded");
+
+        delivery.event = Arc::new(event(None, Some(b"{}")));
+        let fault = build(&endpoint, &delivery, at(0)).unwrap_err();
+        let expected = "template, line 1, column 6: ";
+        assert!(fault.to_string().starts_with(expected), "{fault}");
     }
 
     #[test]

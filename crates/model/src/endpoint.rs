@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Auth, BodyFormat, DisableAfter, EndpointId, EventType, EventTypePattern, HttpVersion, Rate,
-    RequestOrigin, Schedule, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId,
-    TlsIdentity,
+    Auth, BodyFormat, DisableAfter, EndpointId, EventType, EventTypePattern, EventView, Filter,
+    HttpVersion, PayloadTemplate, Rate, RequestOrigin, Schedule, SignatureScheme, SigningSecret,
+    StatusSet, TargetUrl, TenantId, TlsIdentity,
 };
 
 /// A URL registered by a tenant.
@@ -24,6 +24,10 @@ pub struct Endpoint {
     pub description: String,
     /// The event types it wants; never empty.
     pub event_types: Vec<EventTypePattern>,
+    /// What it wants of their content; anything when absent.
+    pub filter: Option<Filter>,
+    /// What makes the body of its requests; the event in its format when absent.
+    pub template: Option<PayloadTemplate>,
     /// Whether it is called at all.
     pub state: EndpointState,
     /// How fast it may be called; unlimited when absent.
@@ -101,6 +105,8 @@ impl Endpoint {
             url: url.parse().expect("a valid URL"),
             description: String::new(),
             event_types: vec![EventTypePattern::Any],
+            filter: None,
+            template: None,
             state: EndpointState::Active,
             rate: None,
             max_in_flight: Self::DEFAULT_MAX_IN_FLIGHT,
@@ -129,6 +135,13 @@ impl Endpoint {
         self.event_types
             .iter()
             .any(|pattern| pattern.matches(event_type))
+    }
+
+    /// Whether it wants this content. The data of the event is read only when a filter looks at it.
+    pub fn wants_content(&self, event: &EventView<'_>) -> bool {
+        self.filter
+            .as_ref()
+            .is_none_or(|filter| filter.matches(event))
     }
 
     /// Whether it asks for this type by a name or a family of names, and not by `*` alone.

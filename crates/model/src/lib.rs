@@ -69,7 +69,7 @@ pub use signature::{SignatureFault, sign_standard, verify_standard};
 pub use state_change::{InvalidStateChange, StateChange};
 pub use statuses::{InvalidStatusSet, StatusSet};
 pub use template::{
-    InvalidTemplate, PayloadTemplate, Preset, Rendered, TemplateFault, TemplateForm,
+    InvalidTemplate, PayloadTemplate, Rendered, TemplateFault, TemplateForm, TemplatePreset,
 };
 
 pub use jiff::Timestamp;

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
-pub use self::preset::Preset;
+pub use self::preset::TemplatePreset;
 use self::{engine::Escaping, scan::Scanned};
 use crate::{Event, event::is_json};
 
@@ -109,7 +109,7 @@ impl PayloadTemplate {
                 (source.as_str(), check_media_type(media_type)?)
             }
             (None, Some(name)) => {
-                let preset: &Preset = Preset::named(name)?;
+                let preset: &TemplatePreset = TemplatePreset::named(name)?;
                 preset.check(&form)?;
                 (preset.source, preset.media_type)
             }

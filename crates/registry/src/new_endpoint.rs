@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use fanfare_model::{
-    Auth, BodyFormat, DisableAfter, Endpoint, EndpointId, EndpointState, EventTypePattern,
-    HeaderField, HttpVersion, Preset, Profile, Rate, RequestOrigin, RetiringSecret, Schedule,
-    SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp, TlsIdentity,
+    Auth, BodyFormat, DisableAfter, Endpoint, EndpointId, EndpointState, EventTypePattern, Filter,
+    HeaderField, HttpVersion, PayloadTemplate, Preset, Profile, Rate, RequestOrigin,
+    RetiringSecret, Schedule, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId,
+    Timestamp, TlsIdentity,
 };
 
 /// What an endpoint is to be: everything but its id, its state and its times.
@@ -19,6 +20,10 @@ pub struct NewEndpoint {
     pub description: String,
     /// The event types it wants.
     pub event_types: Vec<EventTypePattern>,
+    /// What it wants of their content; anything when absent.
+    pub filter: Option<Filter>,
+    /// What makes the body of its requests; the event in its format when absent.
+    pub template: Option<PayloadTemplate>,
     /// How fast it may be called; unlimited when absent.
     pub rate: Option<Rate>,
     /// How many requests may be in flight at once.
@@ -76,6 +81,8 @@ impl NewEndpoint {
             url,
             description: String::new(),
             event_types,
+            filter: None,
+            template: None,
             rate: None,
             max_in_flight: Endpoint::DEFAULT_MAX_IN_FLIGHT,
             timeout: Endpoint::DEFAULT_TIMEOUT,
@@ -138,6 +145,8 @@ impl NewEndpoint {
             url: self.url,
             description: self.description,
             event_types: self.event_types,
+            filter: self.filter,
+            template: self.template,
             state,
             rate: self.rate,
             max_in_flight: self.max_in_flight,
@@ -287,6 +296,8 @@ impl From<Endpoint> for NewEndpoint {
             url: endpoint.url,
             description: endpoint.description,
             event_types: endpoint.event_types,
+            filter: endpoint.filter,
+            template: endpoint.template,
             rate: endpoint.rate,
             max_in_flight: endpoint.max_in_flight,
             timeout: endpoint.timeout,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use fanfare_model::{
     AuthForm, BodyFormat, ClientCertificate, DisableAfter, Endpoint, EndpointId, EndpointState,
-    EventTypePattern, HeaderField, HttpVersion, Rate, RequestOrigin, RetiringSecret, Schedule,
-    Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp, TlsIdentity,
+    EventTypePattern, Filter, HeaderField, HttpVersion, PayloadTemplate, Rate, RequestOrigin,
+    RetiringSecret, Schedule, Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl,
+    TenantId, Timestamp, TlsIdentity,
 };
 use jiff::fmt::serde::timestamp::microsecond;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,10 @@ struct OpenPart {
     url: TargetUrl,
     description: String,
     event_types: Vec<EventTypePattern>,
+    #[serde(default)]
+    filter: Option<Filter>,
+    #[serde(default)]
+    template: Option<PayloadTemplate>,
     rate: Option<Rate>,
     max_in_flight: u16,
     timeout_ms: u64,
@@ -185,6 +190,8 @@ impl From<&Endpoint> for OpenPart {
             url: endpoint.url.clone(),
             description: endpoint.description.clone(),
             event_types: endpoint.event_types.clone(),
+            filter: endpoint.filter.clone(),
+            template: endpoint.template.clone(),
             rate: endpoint.rate,
             max_in_flight: endpoint.max_in_flight,
             timeout_ms: milliseconds(endpoint.timeout),
@@ -245,6 +252,8 @@ impl TryFrom<EndpointRecord> for Endpoint {
             url: settings.url,
             description: settings.description,
             event_types: settings.event_types,
+            filter: settings.filter,
+            template: settings.template,
             state: record.state,
             rate: settings.rate,
             max_in_flight: settings.max_in_flight,
@@ -290,6 +299,7 @@ mod tests {
         assert_eq!(read.schedule.to_string(), "0s,5s");
         assert_eq!(read.disable_after, DisableAfter::default());
         assert_eq!(read.format, BodyFormat::Standard);
+        assert_eq!((read.filter, read.template), (None, None));
         assert_eq!(read.signature, SignatureScheme::Standard);
 
         let stored = r#"{"headers":[],"signing":["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]}"#;

@@ -103,6 +103,10 @@ async fn create(registry: &Registry, tenant_name: &str) -> Endpoint {
 async fn an_endpoint_reads_back_as_it_was_created(registry: &Registry) {
     let full = NewEndpoint {
         description: "Ünïcode".to_owned(),
+        filter: Some(r#"{"data":{"n":[{"numeric":[">",1]}]}}"#.parse().unwrap()),
+        template: Some(
+            serde_json::from_str(r#"{"preset":"telegram","parameters":{"chat_id":"1"}}"#).unwrap(),
+        ),
         rate: Some("50/s burst 10".parse().unwrap()),
         max_in_flight: 3,
         timeout: Duration::from_millis(1500),

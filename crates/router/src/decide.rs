@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fanfare_model::{Delivery, Event, Jitter, Timestamp, TraceContext};
+use fanfare_model::{Delivery, Event, EventView, Jitter, Timestamp, TraceContext};
 use fanfare_registry::Snapshot;
 
-/// The deliveries that an event leads to: one for each endpoint of its tenant that wants its type.
+/// The deliveries that an event leads to: one for each endpoint of its tenant that wants its type
+/// and its content. The data is parsed at most once, and only when a filter looks at it.
 ///
 /// Events of Fanfare itself are owed to endpoints that name their type, not to those that want `*`.
 /// Paused and disabled endpoints are owed it as well; what becomes of their deliveries is the
@@ -18,9 +19,11 @@ pub(crate) fn deliveries(
 ) -> Vec<Delivery> {
     // Whoever asked for everything asked for the tenant's events, not for news about its own endpoint.
     let unasked = event.is_operational();
+    let content = EventView::new(event);
     snapshot
         .matching(&event.tenant, &event.event_type)
         .filter(|endpoint| !unasked || endpoint.names(&event.event_type))
+        .filter(|endpoint| endpoint.wants_content(&content))
         .map(|endpoint| {
             let event = Arc::clone(event);
             let version = snapshot.version();
@@ -41,6 +44,11 @@ pub(crate) fn deliveries(
 #[cfg(test)]
 pub(crate) mod tests {
     use fanfare_model::{AttributeValue, DisabledReason, Endpoint, EndpointId, EndpointState};
+    use proptest::{
+        collection::{btree_map, vec},
+        prelude::*,
+    };
+    use serde_json::Value;
     use uuid::Uuid;
 
     use super::*;
@@ -116,6 +124,59 @@ pub(crate) mod tests {
                 .iter()
                 .map(|n| EndpointId::from_uuid(Uuid::from_u128(*n)));
             assert_eq!(ids, expected.collect::<Vec<_>>(), "{event_type}");
+        }
+    }
+
+    /// Filters of which each is decided by one member of the data or by an attribute.
+    const FILTERS: [(&str, fn(&Value) -> bool); 5] = [
+        (r#"{"data": {"a": [1, "x"]}}"#, |data| {
+            data["a"] == 1 || data["a"] == "x"
+        }),
+        (r#"{"data": {"b": [{"exists": false}]}}"#, |data| {
+            data.get("b").is_none()
+        }),
+        (
+            r#"{"$or": [{"data": {"a": [2]}}, {"data": {"b": [2]}}]}"#,
+            |data| data["a"] == 2 || data["b"] == 2,
+        ),
+        (
+            r#"{"id": ["1"], "data": {"b": [{"anything-but": 1}]}}"#,
+            |data| data.get("b").is_some_and(|b| b != 1),
+        ),
+        (r#"{"id": ["2"]}"#, |_| false),
+    ];
+
+    proptest! {
+        #[test]
+        fn an_event_is_owed_to_whom_the_naive_match_finds(
+            filters in vec((0..FILTERS.len() + 1, any::<bool>()), 0..12),
+            data in btree_map("[ab]", prop_oneof![
+                (0..4).prop_map(Value::from),
+                Just(Value::from("x")),
+            ], 0..3),
+        ) {
+            let data: Value = data.into_iter().collect();
+            let endpoints: Vec<_> = filters.iter().enumerate().map(|(n, (filter, typed))| {
+                let pattern = if *typed { "a" } else { "b" };
+                let state = EndpointState::Active;
+                let mut endpoint = endpoint(n as u128 + 1, "t", pattern, state);
+                let filter = FILTERS.get(*filter).map(|(text, _)| text.parse().unwrap());
+                endpoint.filter = filter;
+                endpoint
+            }).collect();
+            let naive: Vec<_> = filters.iter().zip(&endpoints)
+                .filter(|((_, typed), _)| *typed)
+                .filter(|((filter, _), _)| FILTERS.get(*filter).is_none_or(|(_, wants)| wants(&data)))
+                .map(|(_, endpoint)| endpoint.id)
+                .collect();
+
+            let event = Event::for_tests("t", "s", "1", "a", data.to_string().as_bytes());
+            let snapshot = Snapshot::new(1, endpoints);
+            let trace = TraceContext::default();
+            let owed = deliveries(&Arc::new(event), &trace, &snapshot, at(0));
+            let mut owed: Vec<_> = owed.iter().map(|delivery| delivery.endpoint).collect();
+            owed.sort();
+            prop_assert_eq!(owed, naive);
         }
     }
 

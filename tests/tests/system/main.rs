@@ -5,6 +5,7 @@
 mod bad_events;
 mod bundles;
 mod command_line;
+mod content;
 mod delivery;
 mod examples;
 mod failing;

@@ -7,8 +7,9 @@ use std::{
 
 use fanfare_model::{
     Auth, AuthForm, BodyFormat, ClientCertificate, DisableAfter, EgressPolicy, EventTypePattern,
-    HeaderField, HttpVersion, Profile, Rate, RequestOrigin, Schedule, Secret, SignatureScheme,
-    SigningSecret, StatusSet, TargetUrl, TenantId, TlsIdentity,
+    Filter, HeaderField, HttpVersion, PayloadTemplate, Profile, Rate, RequestOrigin, Schedule,
+    Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TemplateForm, TenantId,
+    TlsIdentity,
 };
 use fanfare_registry::NewEndpoint;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,13 @@ pub(crate) struct EndpointForm {
     /// The event types it wants: a type, the first words of types followed by `.*`, or `*`. 1 to 100.
     #[schema(required = true, nullable = false, value_type = Vec<String>)]
     event_types: Option<Vec<EventTypePattern>>,
+    /// What it wants of their content: a JSON pattern over attributes and `data`; anything when absent.
+    #[schema(value_type = Option<Object>)]
+    filter: Option<Filter>,
+    /// What makes the body of its requests: `source`, `media_type` and `parameters`, or `preset` and
+    /// `parameters`. The event itself when absent.
+    #[schema(value_type = Option<Object>)]
+    template: Option<TemplateForm>,
     /// What its owner calls it; at most 500 bytes.
     description: Option<String>,
     /// How fast it may be called, such as `50/s`, `600/min` or `50/s burst 10`; unlimited when absent.
@@ -126,6 +134,8 @@ impl EndpointForm {
                 return Err(missing("signature", expected));
             }
         }
+        new.filter = self.filter;
+        new.template = self.template.map(read_template).transpose()?;
         new.description = self.description.unwrap_or_default();
         new.rate = self.rate;
         new.permanent = self.permanent.unwrap_or(new.permanent);
@@ -201,6 +211,13 @@ impl TlsForm {
         let ca = self.ca;
         Ok(TlsIdentity { client, ca })
     }
+}
+
+fn read_template(form: TemplateForm) -> Result<PayloadTemplate, Problem> {
+    PayloadTemplate::new(form).map_err(|invalid| {
+        let member = format!("template.{}", invalid.field);
+        refused(&member, &invalid.to_string())
+    })
 }
 
 fn read_seconds(field: &str, range: &str, seconds: f64) -> Result<Duration, Problem> {

@@ -2,8 +2,8 @@
 
 use fanfare_model::{
     Auth, BodyFormat, DisableAfter, DisabledReason, Endpoint, EndpointId, EndpointState,
-    EventTypePattern, HttpVersion, Rate, RequestOrigin, Schedule, SignatureScheme, StatusSet,
-    TargetUrl, TenantId, Timestamp,
+    EventTypePattern, Filter, HttpVersion, PayloadTemplate, Rate, RequestOrigin, Schedule,
+    SignatureScheme, StatusSet, TargetUrl, TenantId, Timestamp,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -28,6 +28,12 @@ pub(crate) struct ShownEndpoint {
     /// The event types it wants.
     #[schema(value_type = Vec<String>)]
     event_types: Vec<EventTypePattern>,
+    /// What it wants of their content; anything when null.
+    #[schema(value_type = Option<Object>)]
+    filter: Option<Filter>,
+    /// What makes the body of its requests; the event itself when null.
+    #[schema(value_type = Option<Object>)]
+    template: Option<PayloadTemplate>,
     /// `active`, `paused` or `disabled`.
     state: &'static str,
     /// Why and since when it is disabled, if it is.
@@ -140,6 +146,8 @@ impl From<Endpoint> for ShownEndpoint {
             url: endpoint.url,
             description: endpoint.description,
             event_types: endpoint.event_types,
+            filter: endpoint.filter,
+            template: endpoint.template,
             state: endpoint.state.name(),
             disabled: match endpoint.state {
                 EndpointState::Active | EndpointState::Paused => None,

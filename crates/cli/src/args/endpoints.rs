@@ -9,7 +9,7 @@ use fanfare_model::{
     TenantId,
 };
 
-use super::duration;
+use super::{DataSource, TemplateArgs, duration};
 
 /// The commands of `fanfare endpoints`.
 #[derive(Debug, Clone, Subcommand)]
@@ -60,6 +60,12 @@ pub struct EndpointOptions {
     /// The event types it wants, separated by commas: `reward.granted`, `reward.*`, `*` [default: *]
     #[arg(long, value_delimiter = ',')]
     pub types: Option<Vec<EventTypePattern>>,
+    /// What it wants of their content: a filter in JSON, `@file`, or `-` for stdin [default: anything]
+    #[arg(long)]
+    pub filter: Option<DataSource>,
+    /// What makes the body of its requests.
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// How fast it may be called, such as `50/s` or `20/h` [default: unlimited]
     #[arg(long)]
     pub rate: Option<Rate>,

@@ -14,6 +14,7 @@ use fanfare_model::{
 use fanfare_registry::{EndpointPage, NewEndpoint, Registry};
 use fanfare_wire::ControlMessage;
 use jiff::fmt::friendly::{Spacing, SpanPrinter};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::time;
 
@@ -226,6 +227,14 @@ impl Row for Shown {
             value: |Self(endpoint)| event_types(endpoint),
         },
         Column {
+            name: "filter",
+            value: |Self(endpoint)| json(&endpoint.filter),
+        },
+        Column {
+            name: "template",
+            value: |Self(endpoint)| json(&endpoint.template),
+        },
+        Column {
             name: "state",
             value: |Self(endpoint)| endpoint.state.name().into(),
         },
@@ -382,6 +391,10 @@ fn event_types(endpoint: &Endpoint) -> Value {
         .iter()
         .map(ToString::to_string)
         .collect()
+}
+
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("filters and templates are JSON")
 }
 
 fn rate(endpoint: &Endpoint) -> Value {

@@ -4,7 +4,7 @@ use super::{InvalidTemplate, TemplateForm};
 
 /// A template that comes with Fanfare.
 #[derive(Debug)]
-pub struct Preset {
+pub struct TemplatePreset {
     /// Its name.
     pub name: &'static str,
     /// Where it posts to, and what the endpoint needs for that.
@@ -19,7 +19,7 @@ pub struct Preset {
     pub source: &'static str,
 }
 
-impl Preset {
+impl TemplatePreset {
     /// All of them.
     pub const ALL: &[Self] = &[
         Self {

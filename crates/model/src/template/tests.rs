@@ -329,7 +329,7 @@ fn presets_hold_whatever_the_data_is() {
         })
         .collect();
     let many = Value::from(many).to_string();
-    for preset in Preset::ALL {
+    for preset in TemplatePreset::ALL {
         let parameters: BTreeMap<_, _> = preset
             .required
             .iter()

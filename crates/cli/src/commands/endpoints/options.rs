@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use fanfare_model::{ClientCertificate, Profile, Secret};
 use fanfare_registry::NewEndpoint;
 
-use crate::EndpointOptions;
+use crate::{EndpointOptions, commands::content};
 
 /// Sets what is named, and leaves the rest as it is.
 pub(super) fn apply(options: &EndpointOptions, new: &mut NewEndpoint) -> anyhow::Result<()> {
@@ -17,6 +17,10 @@ pub(super) fn apply(options: &EndpointOptions, new: &mut NewEndpoint) -> anyhow:
         new.prefill(profile);
     }
     set(&mut new.event_types, options.types);
+    if let Some(filter) = &options.filter {
+        new.filter = Some(content::filter(filter)?);
+    }
+    new.template = content::template(&options.template)?.or(new.template.take());
     set(&mut new.description, options.description);
     set(&mut new.max_in_flight, options.max_in_flight);
     set(&mut new.timeout, options.timeout);
