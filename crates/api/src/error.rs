@@ -21,6 +21,10 @@ impl From<RegistryFault> for Problem {
         if let RegistryFault::Invalid(invalid) = &fault {
             return Self::from(invalid);
         }
+        if let RegistryFault::InvalidEventType(invalid) = &fault {
+            let code = Code::InvalidRequest;
+            return Self::at(&invalid.field, code, &invalid.to_string());
+        }
         if let RegistryFault::State(refused) = &fault {
             return Self::new(Code::EndpointDisabled, &refused.to_string());
         }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    event_types,
     extract::{Path, TenantPath, check_media_type, media_type, read_bytes},
     problem::{BatchItem, Code, Problem, ProblemBody},
     run::Shared,
@@ -162,6 +163,7 @@ fn decode(message: &Envelope, tenant: &TenantId, id: &str) -> Result<DecodedEven
 
 async fn store(shared: &Shared, decoded: DecodedEvent) -> Result<Accepted, Problem> {
     let DecodedEvent { event, trace } = decoded;
+    event_types::check(shared, &event).await?;
     match shared.producer.publish_in_trace(&event, &trace).await {
         Ok(()) => Ok(Accepted {
             id: event.id,

@@ -12,6 +12,7 @@ mod run;
 
 mod endpoint_states;
 mod endpoints;
+mod event_types;
 mod events;
 mod health;
 mod monitor;

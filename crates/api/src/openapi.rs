@@ -22,6 +22,7 @@ const API_KEY: &str = "api_key";
     tags(
         (name = "events", description = "Events in."),
         (name = "endpoints", description = "The URLs that events are delivered to."),
+        (name = "event types", description = "The optional catalogue of what events mean and look like."),
         (name = "process", description = "For operators; asks for no key."),
     ),
     security(("api_key" = [])),

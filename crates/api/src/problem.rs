@@ -34,6 +34,9 @@ pub(crate) enum Code {
     Unauthorized,
     NoSuchRoute,
     NoSuchEndpoint,
+    NoSuchEventType,
+    UnknownEventType,
+    SchemaMismatch,
     EndpointDisabled,
     MethodNotAllowed,
     TooLarge,
@@ -59,6 +62,9 @@ impl Code {
             Self::Unauthorized => "unauthorized",
             Self::NoSuchRoute => "no_such_route",
             Self::NoSuchEndpoint => "no_such_endpoint",
+            Self::NoSuchEventType => "no_such_event_type",
+            Self::UnknownEventType => "unknown_event_type",
+            Self::SchemaMismatch => "schema_mismatch",
             Self::EndpointDisabled => "endpoint_disabled",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
@@ -84,6 +90,10 @@ impl Code {
             Self::Unauthorized => "a valid API key is needed",
             Self::NoSuchRoute => "there is nothing at this path",
             Self::NoSuchEndpoint => "there is no such endpoint",
+            Self::NoSuchEventType => "there is no such event type",
+            Self::UnknownEventType | Self::SchemaMismatch => {
+                "the catalogue of event types does not accept the event"
+            }
             Self::EndpointDisabled => "the endpoint is disabled",
             Self::MethodNotAllowed => "the method is not allowed at this path",
             Self::TooLarge => "the body is too large",
@@ -104,9 +114,13 @@ impl Code {
             | Self::MalformedJson
             | Self::InvalidRequest
             | Self::IdempotencyKeyMismatch
-            | Self::BatchRejected => StatusCode::BAD_REQUEST,
+            | Self::BatchRejected
+            | Self::UnknownEventType
+            | Self::SchemaMismatch => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::NoSuchRoute | Self::NoSuchEndpoint => StatusCode::NOT_FOUND,
+            Self::NoSuchRoute | Self::NoSuchEndpoint | Self::NoSuchEventType => {
+                StatusCode::NOT_FOUND
+            }
             Self::EndpointDisabled => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

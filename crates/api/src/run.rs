@@ -25,7 +25,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Announcer, ApiFault, Health, Settings,
     auth::{KnownKeys, require_key},
-    endpoint_states, endpoints, events, health,
+    endpoint_states, endpoints, event_types, events, health,
     openapi::Document,
     problem::{Code, Problem},
     trials,
@@ -59,6 +59,7 @@ pub(crate) struct Shared {
     /// As patient as a request may be.
     pub(crate) producer: Producer,
     pub(crate) keys: KnownKeys,
+    pub(crate) event_types: event_types::KnownEventTypes,
     announcements: TaskTracker,
 }
 
@@ -69,6 +70,7 @@ impl Shared {
             producer: api.producer.clone().confirm_within(confirm_within),
             api,
             keys: KnownKeys::default(),
+            event_types: event_types::KnownEventTypes::default(),
             announcements: TaskTracker::new(),
         })
     }
@@ -130,6 +132,12 @@ fn router(shared: &Arc<Shared>) -> Router {
         .routes(routes!(endpoint_states::resume))
         .routes(routes!(endpoint_states::disable))
         .routes(routes!(endpoint_states::enable))
+        .routes(routes!(event_types::list))
+        .routes(routes!(
+            event_types::show,
+            event_types::put,
+            event_types::delete
+        ))
         .routes(routes!(trials::test_filter))
         .routes(routes!(trials::render_template))
         .route_layer(check_key);

@@ -13,6 +13,9 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The most bytes that the body of a request may have.
     pub max_body_bytes: usize,
+    /// Whether events are refused whose type is not in the catalogue, or whose data does not fit its schema.
+    /// Otherwise only those whose type asks for it are.
+    pub enforce_event_types: bool,
     /// How long a request may take: 3 s to 5 min. A publish waits a third of it for RabbitMQ's confirm.
     #[serde(
         serialize_with = "compact::required::serialize",
@@ -27,6 +30,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             // The largest batch of events, and room for the white space in its JSON.
             max_body_bytes: 1200 * 1024,
+            enforce_event_types: false,
             request_timeout: Duration::from_secs(30),
         }
     }

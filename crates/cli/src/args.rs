@@ -11,6 +11,7 @@ use crate::Moment;
 
 mod content;
 mod endpoints;
+mod event_types;
 mod listen;
 mod outbox;
 mod publish;
@@ -23,6 +24,7 @@ pub use self::{
     endpoints::{
         EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OneEndpointArgs,
     },
+    event_types::{EventTypesCommand, LoadEventTypesArgs, OneEventTypeArgs, PutEventTypeArgs},
     listen::{ListenArgs, LocalUrl, Share},
     outbox::{OutboxArgs, OutboxCommand, OutboxRelayArgs},
     publish::{DataSource, PublishArgs, PublishMode},
@@ -74,6 +76,9 @@ pub enum Command {
     /// Try payload templates, and list those that come with Fanfare
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Manage the catalogue of event types
+    #[command(subcommand)]
+    EventTypes(EventTypesCommand),
     /// Make keys for the HTTP API
     #[command(subcommand)]
     Keys(KeysCommand),

@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod dead_letters;
 pub(crate) mod dev;
 pub(crate) mod endpoints;
+pub(crate) mod event_types;
 pub(crate) mod filter;
 pub(crate) mod keys;
 pub(crate) mod listen;

@@ -14,7 +14,14 @@ mod run;
 mod signals;
 mod wiring;
 
-pub use args::{Args, AuditArgs, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs, EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, FilterCommand, FilterTestArgs, KeysCommand, ListenArgs, LocalUrl, MigrateArgs, OneEndpointArgs, OutboxArgs, OutboxCommand, OutboxRelayArgs, OutputFormat, Parameter, PublishArgs, PublishMode, Role, SampleEventArgs, ServeArgs, Share, TemplateArgs, TemplateCommand, TemplateRenderArgs, TopologyCommand};
+pub use args::{
+    Args, AuditArgs, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs,
+    EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, EventTypesCommand,
+    FilterCommand, FilterTestArgs, KeysCommand, ListenArgs, LoadEventTypesArgs, LocalUrl,
+    MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OutboxArgs, OutboxCommand, OutboxRelayArgs,
+    OutputFormat, Parameter, PublishArgs, PublishMode, PutEventTypeArgs, Role, SampleEventArgs,
+    ServeArgs, Share, TemplateArgs, TemplateCommand, TemplateRenderArgs, TopologyCommand,
+};
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use moment::Moment;
 pub use run::run;

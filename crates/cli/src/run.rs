@@ -22,6 +22,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Endpoints(command) => {
             commands::endpoints::run(args.output, command, &sources()).await?;
         }
+        Command::EventTypes(command) => {
+            commands::event_types::run(args.output, command, &sources()).await?;
+        }
         Command::Filter(command) => return commands::filter::run(args.output, command),
         Command::Template(command) => commands::template::run(args.output, command)?,
         Command::Keys(command) => {

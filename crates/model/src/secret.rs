@@ -143,7 +143,7 @@ impl SigningSecret {
             Self::Shared(SharedKey(bytes)) => format!("whsec_{}", STANDARD.encode(&**bytes)),
             Self::Private(key) => {
                 let pair = Zeroizing::new(key.signing_key().to_keypair_bytes());
-                format!("whsk_{}", STANDARD.encode(&*pair))
+                format!("whsk_{}", STANDARD.encode(pair.as_slice()))
             }
             Self::Text(TextKey(text)) => text.to_string(),
         }

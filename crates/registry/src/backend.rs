@@ -42,6 +42,14 @@ pub(crate) struct ApiKeyRow {
     pub(crate) created_at: i64,
 }
 
+/// A row of the table `event_types`.
+#[derive(sqlx::FromRow)]
+pub(crate) struct EventTypeRow {
+    pub(crate) name: String,
+    pub(crate) definition: String,
+    pub(crate) updated_at: i64,
+}
+
 /// A state that an endpoint is to get.
 pub(crate) struct StateRow<'r> {
     pub(crate) tenant: &'r str,
@@ -105,6 +113,20 @@ pub(crate) trait Backend: Send + Sync {
     async fn api_keys_exist(&self) -> sqlx::Result<bool>;
 
     async fn api_key(&self, hash: &[u8]) -> sqlx::Result<Option<ApiKeyRow>>;
+
+    /// The version, and every event type of that version, by name.
+    async fn event_types(&self) -> sqlx::Result<(u64, Vec<EventTypeRow>)>;
+
+    /// Adds or replaces. `Ok(false)` means that there are `most` others already.
+    async fn put_event_type(
+        &self,
+        row: &EventTypeRow,
+        most: i64,
+        audit: &AuditRow,
+    ) -> sqlx::Result<bool>;
+
+    /// Whether there was one to delete.
+    async fn delete_event_type(&self, name: &str, audit: &AuditRow) -> sqlx::Result<bool>;
 
     async fn insert_audit(&self, audit: &AuditRow) -> sqlx::Result<()>;
 

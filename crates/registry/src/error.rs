@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use fanfare_model::{DatabaseLocation, InvalidStateChange};
 
-use crate::{EncryptionKeyFault, InvalidEndpoint, KeyId};
+use crate::{EncryptionKeyFault, InvalidEndpoint, InvalidEventType, KeyId};
 
 /// A fault of the registry.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,9 @@ pub enum RegistryFault {
     /// The endpoint to be created is not acceptable.
     #[error("the endpoint is not acceptable")]
     Invalid(#[from] InvalidEndpoint),
+    /// The event type cannot be put into the catalogue.
+    #[error("the event type is not acceptable")]
+    InvalidEventType(#[from] InvalidEventType),
     /// The state of the endpoint cannot be changed so.
     #[error("the state of the endpoint cannot be changed so")]
     State(#[from] InvalidStateChange),
@@ -91,6 +94,7 @@ impl RegistryFault {
             | Self::OtherKey { .. }
             | Self::Damaged { .. }
             | Self::Invalid(_)
+            | Self::InvalidEventType(_)
             | Self::State(_) => false,
         }
     }

@@ -15,6 +15,7 @@ mod store;
 
 mod api_key;
 mod audit;
+mod event_type;
 mod new_endpoint;
 mod record;
 
@@ -34,6 +35,10 @@ pub use api_key::{ApiKey, ApiKeyId, NewApiKey};
 pub use audit::{AuditEntry, AuditPage};
 pub use cipher::{EncryptionKey, EncryptionKeyFault, KeyId};
 pub use error::RegistryFault;
+pub use event_type::{
+    Catalogue, CatalogueFile, CataloguedType, InvalidEventType, NewEventType, REFERRAL_CATALOGUE,
+    Uncatalogued, built_in_sample,
+};
 pub use freshness::{Snapshots, keep_fresh};
 pub use migration::{MigrationStep, migrate, migrations};
 pub use new_endpoint::{InvalidEndpoint, NewEndpoint};

@@ -14,7 +14,7 @@ use sqlx::{
 
 use crate::{
     KeyId, MigrationStep, RegistryFault,
-    backend::{ApiKeyRow, AuditQuery, AuditRow, Backend, StateRow, key_id, unsigned},
+    backend::{ApiKeyRow, AuditQuery, AuditRow, Backend, EventTypeRow, StateRow, key_id, unsigned},
     migration,
     record::EndpointRow,
 };
@@ -282,6 +282,63 @@ impl Backend for PostgresStore {
             .bind(hash)
             .fetch_optional(&self.pool)
             .await
+    }
+
+    async fn event_types(&self) -> sqlx::Result<(u64, Vec<EventTypeRow>)> {
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let mut reading = self.pool.begin_with(begin).await?;
+        let version: i64 = sqlx::query_scalar("SELECT version FROM registry_meta")
+            .fetch_one(&mut *reading)
+            .await?;
+        let rows =
+            sqlx::query_as("SELECT name, definition, updated_at FROM event_types ORDER BY name")
+                .fetch_all(&mut *reading)
+                .await?;
+        reading.commit().await?;
+        Ok((unsigned(version)?, rows))
+    }
+
+    async fn put_event_type(
+        &self,
+        row: &EventTypeRow,
+        most: i64,
+        audit: &AuditRow,
+    ) -> sqlx::Result<bool> {
+        let mut change = self.pool.begin().await?;
+        sqlx::query(
+            "INSERT INTO event_types (name, definition, updated_at) VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO UPDATE SET definition = $2, updated_at = $3",
+        )
+        .bind(&row.name)
+        .bind(&row.definition)
+        .bind(row.updated_at)
+        .execute(&mut *change)
+        .await?;
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM event_types")
+            .fetch_one(&mut *change)
+            .await?;
+        if count > most {
+            return Ok(false);
+        }
+        bump_version(&mut change).await?;
+        insert_audit(&mut change, audit).await?;
+        change.commit().await?;
+        Ok(true)
+    }
+
+    async fn delete_event_type(&self, name: &str, audit: &AuditRow) -> sqlx::Result<bool> {
+        let mut change = self.pool.begin().await?;
+        let done = sqlx::query("DELETE FROM event_types WHERE name = $1")
+            .bind(name)
+            .execute(&mut *change)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        bump_version(&mut change).await?;
+        insert_audit(&mut change, audit).await?;
+        change.commit().await?;
+        Ok(true)
     }
 
     async fn insert_audit(&self, audit: &AuditRow) -> sqlx::Result<()> {

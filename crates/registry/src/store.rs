@@ -1,5 +1,7 @@
 //! The registry as the rest of Fanfare sees it: nouns in, nouns out, over a database that may be away.
 
+mod event_types;
+
 use std::sync::Arc;
 
 use fanfare_model::{Endpoint, EndpointId, EndpointState, StateChange, TenantId, Timestamp};

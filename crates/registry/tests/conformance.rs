@@ -13,7 +13,8 @@ use fanfare_model::{
     SigningSecret, StateChange, TenantId, Timestamp, TlsIdentity,
 };
 use fanfare_registry::{
-    AuditPage, EndpointPage, NewEndpoint, Registry, RegistryFault, Settings, migrate, migrations,
+    AuditPage, CatalogueFile, EndpointPage, NewEndpoint, REFERRAL_CATALOGUE, Registry,
+    RegistryFault, Settings, migrate, migrations,
 };
 use fanfare_testkit::TestDatabase;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -60,6 +61,7 @@ conformance![
     a_load_holds_every_endpoint_at_its_version,
     every_change_leaves_an_audit_entry,
     the_audit_log_is_searched_by_what_is_given,
+    the_catalogue_of_event_types_is_kept_and_is_a_new_version,
     an_api_key_is_known_by_itself_alone,
     changes_at_once_are_all_kept,
     a_state_is_replaced_only_as_long_as_it_is_the_one_that_was_seen,
@@ -321,6 +323,45 @@ async fn every_change_leaves_an_audit_entry(registry: &Registry) {
         registry.audit(&AuditPage::latest(1)).await.unwrap(),
         entries[..1]
     );
+}
+
+async fn the_catalogue_of_event_types_is_kept_and_is_a_new_version(registry: &Registry) {
+    let file = CatalogueFile::built_in(REFERRAL_CATALOGUE).unwrap();
+    let before = registry.version().await.unwrap();
+    for one in &file.event_types {
+        let put = registry.put_event_type(one.clone(), "tester", now()).await;
+        assert_eq!(put.unwrap().definition, *one);
+    }
+    assert_eq!(registry.version().await.unwrap(), before + 6);
+    let names: Vec<_> = registry
+        .event_types()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|known| known.definition.name.to_string())
+        .collect();
+    assert!(names.is_sorted() && names.len() == 6, "{names:?}");
+
+    let mut changed = file.event_types[0].clone();
+    changed.description = "Ünïcode".to_owned();
+    let put = registry.put_event_type(changed.clone(), "tester", now());
+    put.await.unwrap();
+    let read = registry.event_type(&changed.name).await.unwrap();
+    assert_eq!(read.unwrap().definition, changed);
+
+    changed.schema = Some(serde_json::json!({"type": "numbr"}));
+    let refused = registry.put_event_type(changed.clone(), "tester", now());
+    let refused = refused.await.unwrap_err();
+    assert!(matches!(refused, RegistryFault::InvalidEventType(_)));
+
+    let name = &changed.name;
+    for there in [true, false] {
+        let deleted = registry.delete_event_type(name, "tester", now()).await;
+        assert_eq!(deleted.unwrap(), there);
+    }
+    let (version, catalogue) = registry.catalogue().await.unwrap();
+    assert_eq!(version, before + 8);
+    assert!(catalogue.get(name).is_none());
 }
 
 async fn an_api_key_is_known_by_itself_alone(registry: &Registry) {

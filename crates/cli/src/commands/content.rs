@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use fanfare_model::{Event, Filter, PayloadTemplate, TemplateForm};
+use fanfare_registry::built_in_sample;
 use fanfare_wire::{EventLimits, check_event, decode_structured_json};
 
 use crate::{DataSource, SampleEventArgs, TemplateArgs};
@@ -54,7 +55,7 @@ pub(crate) fn sample_event(args: &SampleEventArgs) -> anyhow::Result<Arc<Event>>
     }
     let data = match &args.data {
         Some(source) => Some(read(source)?),
-        None => Some(b"{}".to_vec()),
+        None => built_in_sample(&args.event_type).map(|sample| sample.to_string().into_bytes()),
     };
     let event = Event {
         tenant: args.tenant.clone(),
