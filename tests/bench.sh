@@ -25,7 +25,8 @@ for version in 4.3 3.10; do
     "$NODE_SH" stop "$NODES/$version"
     rm -rf "${NODES:?}/$version"
     url=$("$NODE_SH" start "$NODES/$version" --version "$version")
+    pid=$(sed -n 's/^SERVER_PID=//p' "$NODES/$version/node.env")
     echo "RabbitMQ $version"
-    cargo run --release --locked --quiet -p fanfare-cli -- bench --amqp "$url" "$@"
+    target/release/fanfare bench --amqp "$url" --broker-pid "$pid" "$@"
     "$NODE_SH" stop "$NODES/$version"
 done

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use fanfare_model::TenantId;
 use jiff::fmt::friendly::SpanParser;
 
-use crate::Moment;
+use crate::{Moment, commands::bench::EVENTS};
 
 mod content;
 mod endpoints;
@@ -241,12 +241,39 @@ pub struct BenchArgs {
     /// The RabbitMQ to measure on [default: `broker.url`]
     #[arg(long, value_name = "URL")]
     pub amqp: Option<String>,
-    /// How many events each run delivers
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    /// The process of that RabbitMQ, to measure its processor time too
+    #[arg(long, value_name = "PID")]
+    pub broker_pid: Option<u32>,
+    /// What to measure, separated by commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        num_args = 1..,
+        default_values_t = Scenario::value_variants().iter().copied(),
+    )]
+    pub scenarios: Vec<Scenario>,
+    /// How many deliveries a run has; the sizes of the larger scenarios grow and shrink with it
+    #[arg(long, default_value_t = EVENTS, value_parser = clap::value_parser!(u64).range(10..=10_000_000))]
     pub events: u64,
-    /// How many runs of each there are
+    /// How often everything is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub pairs: u32,
+    pub rounds: u32,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// One endpoint, ten for each event, and a thousand in turn, beside the skeleton
+    Throughput,
+    /// From publish to arrival, at 100 and at 1,000 events per second
+    Latency,
+    /// A hundred thousand deliveries that a dispatcher finds when it starts
+    Backlog,
+    /// Twenty thousand deliveries whose first attempt fails
+    RetryStorm,
+    /// Processor time and memory of each process, with 10 to 100,000 endpoints
+    Processes,
 }
 
 fn duration(text: &str) -> Result<Duration, jiff::Error> {

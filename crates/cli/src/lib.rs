@@ -20,7 +20,7 @@ pub use args::{
     FilterCommand, FilterTestArgs, KeysCommand, ListenArgs, LoadEventTypesArgs, LocalUrl,
     MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OutboxArgs, OutboxCommand, OutboxRelayArgs,
     OutputFormat, Parameter, PublishArgs, PublishMode, PutEventTypeArgs, Role, SampleEventArgs,
-    ServeArgs, Share, TemplateArgs, TemplateCommand, TemplateRenderArgs, TopologyCommand,
+    Scenario, ServeArgs, Share, TemplateArgs, TemplateCommand, TemplateRenderArgs, TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use moment::Moment;

@@ -1,16 +1,19 @@
-//! `fanfare bench`: how much Fanfare delivers, beside a bare pipeline on the same broker in the same minutes.
+//! `fanfare bench`: what Fanfare delivers and what that costs, beside a bare pipeline on the same broker in
+//! the same minutes.
 //!
-//! Both have publisher, router and dispatcher in this process and the receiver in another one, and get the
-//! same load; only what stands between publish and POST differs.
+//! The receiver is always another process. Where the two are compared, publisher, router and dispatcher are in
+//! this one and get the same load; only what stands between publish and POST differs.
 
 mod arrivals;
 mod load;
-mod product;
+mod population;
+mod process;
 mod report;
+mod scenarios;
 pub(crate) mod sink;
 mod skeleton;
-
-use std::time::Duration;
+mod subject;
+mod waiting;
 
 use anyhow::Context as _;
 use fanfare_broker::Settings;
@@ -18,18 +21,28 @@ use fanfare_model::{Clock, Secret};
 
 use self::{
     arrivals::Arrivals,
-    report::{Pair, Report},
+    process::Watched,
+    report::Report,
+    subject::{Audience, Home, MAX_IN_FLIGHT},
 };
-use crate::{BenchArgs, Config, OutputFormat, Sources, clock, output::note};
+use crate::{BenchArgs, Config, OutputFormat, Scenario, Sources, clock, output::note};
 
-/// Events before every measured run, which open connections and fill caches.
+/// Deliveries before every measured run, which open connections and fill caches.
 const WARM_UP: u64 = 1000;
 
-/// At this rate latency is what one event takes, not what it waits for others.
-const PACED_PER_SECOND: u32 = 100;
-const PACED_LASTING: Duration = Duration::from_secs(10);
+/// The number of events that the sizes of other scenarios go by.
+pub(crate) const EVENTS: u64 = 20_000;
 
-/// Runs the pairs, then the paced events, and prints the report.
+/// What every scenario needs.
+struct Bench {
+    broker: Settings,
+    broker_process: Option<Watched>,
+    clock: Clock,
+    arrivals: Arrivals,
+    events: u64,
+}
+
+/// Runs the scenarios round by round and prints the report.
 pub(crate) async fn run(
     format: OutputFormat,
     args: &BenchArgs,
@@ -41,66 +54,55 @@ pub(crate) async fn run(
     }
     config.telemetry.log_filter = "warn".to_owned().try_into()?;
     fanfare_telemetry::init_logs(&config.telemetry).context("setting up logs")?;
-    let clock = clock::system_clock();
-    let mut arrivals = Arrivals::start().await?;
+    let mut bench = Bench {
+        broker: config.broker,
+        broker_process: args.broker_pid.map(Watched),
+        clock: clock::system_clock(),
+        arrivals: Arrivals::start().await?,
+        events: args.events,
+    };
     note(&format!(
-        "{} events of {} bytes, at most {} under way, at most {} requests in flight",
+        "{} events of {} bytes, at most {} deliveries under way, at most {MAX_IN_FLIGHT} requests in flight to an endpoint",
         args.events,
         load::EVENT_BYTES,
         load::IN_FLIGHT,
-        product::MAX_IN_FLIGHT
     ))?;
 
-    // The first pair warms broker and disk up and is not counted.
-    pair(
-        0,
-        args.events / 4 + 1,
-        &config.broker,
-        &mut arrivals,
-        &clock,
-    )
-    .await?;
-    let mut pairs = Vec::new();
-    for number in 1..=args.pairs {
-        let pair = pair(number, args.events, &config.broker, &mut arrivals, &clock).await?;
-        pairs.push(pair);
+    // The first run warms broker and disk up and is not counted.
+    let (events, arrivals) = (bench.events / 4 + 1, &mut bench.arrivals);
+    skeleton::run(&bench.broker, events, arrivals, &bench.clock).await?;
+    let mut report = Report::default();
+    for round in 1..=args.rounds {
+        for scenario in &args.scenarios {
+            note(&format!("round {round} of {}: {scenario:?}", args.rounds))?;
+            bench
+                .measure(*scenario, &mut report)
+                .await
+                .with_context(|| format!("measuring {scenario:?}"))?;
+        }
     }
-    let (rate, lasting) = (PACED_PER_SECOND, PACED_LASTING);
-    note(&format!("{rate} events per second for {lasting:?}"))?;
-    let latencies =
-        product::latencies(&config.broker, rate, lasting, &mut arrivals, &clock).await?;
-    arrivals.stop().await?;
-    Ok(Report { pairs, latencies }.print(format)?)
+    bench.arrivals.stop().await?;
+    Ok(report.print(format)?)
 }
 
-async fn pair(
-    number: u32,
-    events: u64,
-    broker: &Settings,
-    arrivals: &mut Arrivals,
-    clock: &Clock,
-) -> anyhow::Result<Pair> {
-    let skeleton = skeleton::run(broker, events, arrivals, clock)
-        .await
-        .context("measuring the skeleton")?;
-    let fanfare = product::run(broker, events, arrivals, clock)
-        .await
-        .context("measuring Fanfare")?;
-    let pair = Pair {
-        number,
-        skeleton,
-        fanfare,
-    };
-    let name = if number == 0 {
-        "warm-up".to_owned()
-    } else {
-        format!("pair {number}")
-    };
-    note(&format!(
-        "{name}: skeleton {:.0} per second, Fanfare {:.0}, ratio {:.2}",
-        skeleton.rate,
-        fanfare.rate,
-        pair.ratio()
-    ))?;
-    Ok(pair)
+impl Bench {
+    async fn measure(&mut self, scenario: Scenario, report: &mut Report) -> anyhow::Result<()> {
+        match scenario {
+            Scenario::Throughput => scenarios::throughput(self, report).await,
+            Scenario::Latency => scenarios::latency(self, report).await,
+            Scenario::Backlog => waiting::backlog(self, report).await,
+            Scenario::RetryStorm => waiting::retry_storm(self, report).await,
+            Scenario::Processes => population::processes(self, report).await,
+        }
+    }
+
+    /// A registry with this audience.
+    async fn home(&self, audience: Audience) -> anyhow::Result<Home> {
+        Home::new(&self.broker, audience, &self.arrivals.url(""), &self.clock).await
+    }
+
+    /// A size that was chosen for [`EVENTS`], for as many events as are asked for.
+    fn scaled(&self, size: u64) -> u64 {
+        (size * self.events / EVENTS).max(10)
+    }
 }

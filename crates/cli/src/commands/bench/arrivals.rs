@@ -13,6 +13,8 @@ use tokio::{
     time,
 };
 
+use super::process::Watched;
+
 /// With something under way and no arrival for this long, the measurement has failed.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
@@ -55,6 +57,11 @@ impl Arrivals {
     /// The URL of a path.
     pub(super) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The sink's process.
+    pub(super) fn watched(&self) -> Option<Watched> {
+        self.sink.id().map(Watched)
     }
 
     /// Waits for the next news. Nothing is lost when the future is dropped.

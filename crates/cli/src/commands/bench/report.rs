@@ -1,139 +1,161 @@
-//! What the runs came to: medians, ratios, and how they are shown.
+//! What was measured: each figure with its spread over the rounds, and whether its goal is met.
 
 use std::io;
 
 use serde_json::{Value, json};
 
-use super::load::Run;
 use crate::{
     OutputFormat,
     output::{Column, Objects, Row, print, table, to_json},
 };
 
-/// What Fanfare's rate should be at least, as a share of the skeleton's.
-const GOAL: f64 = 0.6;
-
 /// What a skeleton of this shape came to on the quiet two-core machine that Fanfare is developed on, with
 /// RabbitMQ 4.0.5 and 3.10.8: a rate far below says that this machine is slower, or busy.
 const RECORDED_SKELETON: [u32; 2] = [9_600, 11_800];
 
-/// A run of each, one right after the other.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pair {
-    pub(super) number: u32,
-    pub(super) skeleton: Run,
-    pub(super) fanfare: Run,
+/// Something that is measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Measure {
+    /// What is run.
+    pub(super) scenario: &'static str,
+    /// What is read off it.
+    pub(super) name: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) goal: Option<Goal>,
 }
 
-impl Pair {
-    /// Fanfare's rate as a share of the skeleton's.
-    pub(super) fn ratio(&self) -> f64 {
-        self.fanfare.rate / self.skeleton.rate
+/// What a figure should come to, judged by its median.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Measure {
+    pub(super) const fn new(
+        scenario: &'static str,
+        name: &'static str,
+        unit: &'static str,
+    ) -> Self {
+        Self {
+            scenario,
+            name,
+            unit,
+            goal: None,
+        }
+    }
+
+    pub(super) const fn at_least(self, goal: f64) -> Self {
+        let goal = Some(Goal::AtLeast(goal));
+        Self { goal, ..self }
+    }
+
+    pub(super) const fn at_most(self, goal: f64) -> Self {
+        let goal = Some(Goal::AtMost(goal));
+        Self { goal, ..self }
     }
 }
 
-impl Row for Pair {
+/// A measure and its values, one for each round; never empty.
+#[derive(Debug)]
+struct Figure {
+    measure: Measure,
+    values: Vec<f64>,
+}
+
+impl Figure {
+    fn spread(&self) -> Spread {
+        Spread::of(self.values.clone())
+    }
+
+    fn is_met(&self) -> Option<bool> {
+        let median = self.spread().median;
+        self.measure.goal.map(|goal| match goal {
+            Goal::AtLeast(least) => median >= least,
+            Goal::AtMost(most) => median <= most,
+        })
+    }
+}
+
+impl Row for Figure {
     const COLUMNS: &'static [Column<Self>] = &[
         Column {
-            name: "pair",
-            value: |pair| pair.number.into(),
+            name: "scenario",
+            value: |figure| figure.measure.scenario.into(),
         },
         Column {
-            name: "skeleton_per_second",
-            value: |pair| rounded(pair.skeleton.rate, 0),
+            name: "figure",
+            value: |figure| figure.measure.name.into(),
         },
         Column {
-            name: "fanfare_per_second",
-            value: |pair| rounded(pair.fanfare.rate, 0),
+            name: "unit",
+            value: |figure| figure.measure.unit.into(),
         },
         Column {
-            name: "ratio",
-            value: |pair| rounded(pair.ratio(), 2),
+            name: "median",
+            value: |figure| rounded(figure.spread().median),
         },
         Column {
-            name: "skeleton_cpu_us",
-            value: |pair| rounded(pair.skeleton.cpu_micros, 0),
+            name: "least",
+            value: |figure| rounded(figure.spread().least),
         },
         Column {
-            name: "fanfare_cpu_us",
-            value: |pair| rounded(pair.fanfare.cpu_micros, 0),
+            name: "most",
+            value: |figure| rounded(figure.spread().most),
+        },
+        Column {
+            name: "goal",
+            value: |figure| match figure.measure.goal {
+                None => Value::Null,
+                Some(Goal::AtLeast(least)) => format!("≥ {least}").into(),
+                Some(Goal::AtMost(most)) => format!("≤ {most}").into(),
+            },
+        },
+        Column {
+            name: "met",
+            value: |figure| figure.is_met().into(),
         },
     ];
 }
 
-/// Everything that was measured.
-pub(super) struct Report {
-    /// Never empty.
-    pub(super) pairs: Vec<Pair>,
-    /// From publish to arrival, in microseconds. Never empty.
-    pub(super) latencies: Vec<u64>,
-}
+/// Everything that was measured, in the order in which it was measured first.
+#[derive(Debug, Default)]
+pub(super) struct Report(Vec<Figure>);
 
 impl Report {
-    pub(super) fn print(self, format: OutputFormat) -> io::Result<()> {
+    /// Takes in the value of one round.
+    pub(super) fn add(&mut self, measure: Measure, value: f64) {
+        let known = self.0.iter_mut().find(|figure| figure.measure == measure);
+        match known {
+            Some(figure) => figure.values.push(value),
+            None => self.0.push(Figure {
+                measure,
+                values: vec![value],
+            }),
+        }
+    }
+
+    pub(super) fn print(&self, format: OutputFormat) -> io::Result<()> {
+        let [from, to] = RECORDED_SKELETON;
         match format {
-            OutputFormat::Table => print(&self.text()),
+            OutputFormat::Table => print(&format!(
+                "{}\n\nmedian, least and most of the rounds; a skeleton came to {from}–{to} per second on the development machine",
+                table(&self.0)
+            )),
             OutputFormat::Json => print(&to_json(&self.json())),
         }
     }
 
-    fn text(&self) -> String {
-        let [from, to] = RECORDED_SKELETON;
-        let ratio = self.spread(Pair::ratio);
-        let met = if ratio.median >= GOAL {
-            "met"
-        } else {
-            "not met"
-        };
-        let rate = |spread: Spread| {
-            let Spread {
-                median,
-                least,
-                most,
-            } = spread;
-            format!("{median:.0} per second ({least:.0}–{most:.0})")
-        };
-        let millis = |share| millis(percentile(&self.latencies, share));
-        [
-            table(&self.pairs),
-            String::new(),
-            format!(
-                "skeleton  {}; recorded on the development machine: {from}–{to}",
-                rate(self.spread(|pair| pair.skeleton.rate))
-            ),
-            format!("fanfare   {}", rate(self.spread(|pair| pair.fanfare.rate))),
-            format!(
-                "ratio     {:.2} ({:.2}–{:.2}), goal {GOAL}: {met}",
-                ratio.median, ratio.least, ratio.most
-            ),
-            format!(
-                "latency   {:.1} ms median, {:.1} ms p99",
-                millis(50),
-                millis(99)
-            ),
-        ]
-        .join("\n")
-    }
-
     fn json(&self) -> Value {
-        let ratio = self.spread(Pair::ratio);
         json!({
-            "runs": serde_json::to_value(Objects(&self.pairs)).expect("rows are JSON"),
-            "skeleton_per_second": self.spread(|pair| pair.skeleton.rate).json(0),
+            "figures": serde_json::to_value(Objects(&self.0)).expect("rows are JSON"),
+            "values": self.0.iter().map(|figure| json!({
+                "scenario": figure.measure.scenario,
+                "figure": figure.measure.name,
+                "values": figure.values,
+            })).collect::<Vec<_>>(),
             "recorded_skeleton_per_second": RECORDED_SKELETON,
-            "fanfare_per_second": self.spread(|pair| pair.fanfare.rate).json(0),
-            "ratio": ratio.json(3),
-            "goal": GOAL,
-            "goal_met": ratio.median >= GOAL,
-            "latency_ms": {
-                "p50": rounded(millis(percentile(&self.latencies, 50)), 2),
-                "p99": rounded(millis(percentile(&self.latencies, 99)), 2),
-            },
         })
-    }
-
-    fn spread(&self, value: impl Fn(&Pair) -> f64) -> Spread {
-        Spread::of(self.pairs.iter().map(value).collect())
     }
 }
 
@@ -155,42 +177,34 @@ impl Spread {
             most: values[values.len() - 1],
         }
     }
-
-    fn json(self, digits: i32) -> Value {
-        json!({
-            "median": rounded(self.median, digits),
-            "least": rounded(self.least, digits),
-            "most": rounded(self.most, digits),
-        })
-    }
 }
 
-/// The value that `share` of a hundred values do not exceed.
-fn percentile(values: &[u64], share: usize) -> u64 {
-    let mut sorted = values.to_vec();
+/// The value that `share` of a hundred values do not exceed, in milliseconds.
+pub(super) fn percentile_ms(micros: &[u64], share: usize) -> f64 {
+    let mut sorted = micros.to_vec();
     sorted.sort_unstable();
-    sorted[(sorted.len() * share).div_ceil(100).max(1) - 1]
-}
-
-fn millis(micros: u64) -> f64 {
+    let micros = sorted[(sorted.len() * share).div_ceil(100).max(1) - 1];
     std::time::Duration::from_micros(micros).as_secs_f64() * 1e3
 }
 
-fn rounded(value: f64, digits: i32) -> Value {
-    let scale = 10_f64.powi(digits);
-    let value = (value * scale).round() / scale;
-    if digits == 0 {
+/// Three digits say all that a measurement of this kind can.
+fn rounded(value: f64) -> Value {
+    if value.abs() >= 100.0 {
         #[expect(clippy::cast_possible_truncation, reason = "rates are far below 2^63")]
-        let whole = value as i64;
+        let whole = value.round() as i64;
         whole.into()
     } else {
-        value.into()
+        let scale = if value.abs() >= 10.0 { 10.0 } else { 100.0 };
+        ((value * scale).round() / scale).into()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const RATIO: Measure = Measure::new("a", "ratio", "").at_least(0.8);
+    const COST: Measure = Measure::new("a", "cost", "µs").at_most(100.0);
 
     #[test]
     fn the_median_of_an_even_number_of_values_lies_between_the_two_in_the_middle() {
@@ -211,56 +225,49 @@ mod tests {
 
     #[test]
     fn a_percentile_is_one_of_the_values() {
-        let hundred: Vec<u64> = (1..=100).rev().collect();
+        let hundred: Vec<u64> = (1..=100).rev().map(|n| n * 1000).collect();
         for (values, share, expected) in [
-            (&hundred[..], 50, 50),
-            (&hundred, 99, 99),
-            (&hundred, 100, 100),
-            (&[7], 50, 7),
-            (&[7, 9], 50, 7),
-            (&[7, 9], 99, 9),
+            (&hundred[..], 50, 50.0),
+            (&hundred, 99, 99.0),
+            (&hundred, 100, 100.0),
+            (&[7000], 50, 7.0),
+            (&[7000, 9000], 50, 7.0),
+            (&[7000, 9000], 99, 9.0),
         ] {
-            assert_eq!(percentile(values, share), expected, "{values:?} {share}");
-        }
-    }
-
-    fn report(rates: &[(f64, f64)]) -> Report {
-        let run = |rate| Run {
-            rate,
-            cpu_micros: 50.4,
-        };
-        let pairs = (1..).zip(rates).map(|(number, (skeleton, fanfare))| Pair {
-            number,
-            skeleton: run(*skeleton),
-            fanfare: run(*fanfare),
-        });
-        Report {
-            pairs: pairs.collect(),
-            latencies: vec![2500, 3500, 9000],
+            let found = percentile_ms(values, share);
+            assert!((found - expected).abs() < 1e-9, "{values:?} {share}");
         }
     }
 
     #[test]
-    fn ratios_are_formed_pair_by_pair() {
-        // The ratio of the medians would be 0.7.
-        let report = report(&[(10_000.0, 9000.0), (5000.0, 2500.0), (20_000.0, 7000.0)]);
+    fn a_goal_is_judged_by_the_median() {
+        for (measure, values, met) in [
+            (RATIO, [0.9, 0.5, 0.81], true),
+            (RATIO, [0.9, 0.5, 0.79], false),
+            (COST, [500.0, 100.0, 3.0], true),
+            (COST, [500.0, 101.0, 3.0], false),
+        ] {
+            let mut report = Report::default();
+            for value in values {
+                report.add(measure, value);
+            }
+            assert_eq!(report.json()["figures"][0]["met"], met, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn rounds_add_up_to_one_row_each() {
+        let mut report = Report::default();
+        for (ratio, cost) in [(0.8, 1234.4), (1.25, 12.34), (0.5, 56.78)] {
+            report.add(RATIO, ratio);
+            report.add(COST, cost);
+        }
         let json = report.json();
-        assert_eq!(
-            json["ratio"],
-            json!({"median": 0.5, "least": 0.35, "most": 0.9})
-        );
-        assert_eq!(json["skeleton_per_second"]["median"], 10_000);
-        assert_eq!(json["goal_met"], false);
-        assert_eq!(json["runs"][1]["fanfare_per_second"], 2500);
-        assert_eq!(json["latency_ms"], json!({"p50": 3.5, "p99": 9.0}));
-    }
-
-    #[test]
-    fn the_text_says_whether_the_goal_is_met() {
-        for (fanfare, expected) in [(6000.0, "goal 0.6: met"), (5900.0, "goal 0.6: not met")] {
-            let text = report(&[(10_000.0, fanfare)]).text();
-            assert!(text.contains(expected), "{text}");
-            assert!(text.contains("9600–11800"), "{text}");
-        }
+        assert_eq!(json["figures"].as_array().unwrap().len(), 2);
+        assert_eq!(json["figures"][0]["median"], 0.8);
+        assert_eq!(json["figures"][0]["goal"], "≥ 0.8");
+        assert_eq!(json["figures"][1]["most"], 1234);
+        assert_eq!(json["figures"][1]["least"], 12.3);
+        assert_eq!(json["values"][0]["values"], json!([0.8, 1.25, 0.5]));
     }
 }

@@ -3,13 +3,22 @@
 //! It tells its parent on stdout, a line each: `port N` once, `count N` when requests have arrived, and
 //! `took N` (microseconds since the body's `sent`) for every request to [`TIMED`]. It ends with its stdin.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use fanfare_model::Clock;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode, body::Incoming, server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncReadExt as _,
@@ -24,6 +33,9 @@ use crate::{clock, output::print};
 
 /// Where requests go whose bodies say when they were sent.
 pub(super) const TIMED: &str = "/timed";
+
+/// Where the first request of each delivery is refused.
+pub(super) const FAILS_ONCE: &str = "/fails-once";
 
 /// The longest that an arrival is kept back, so that thousands a second take few lines.
 const TELL_EVERY: Duration = Duration::from_millis(1);
@@ -48,7 +60,11 @@ async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     print(&format!("port {}", listener.local_addr()?.port()))?;
     let (count, counted) = watch::channel(0);
-    let (count, clock) = (Arc::new(count), clock::system_clock());
+    let sink = Arc::new(Sink {
+        count,
+        refused: Mutex::default(),
+        clock: clock::system_clock(),
+    });
     let mut connections = JoinSet::new();
     tokio::select! {
         told = tell(counted) => told,
@@ -58,15 +74,24 @@ async fn serve() -> anyhow::Result<()> {
                     Ok((stream, _)) => stream,
                     Err(error) => break error,
                 };
-                connections.spawn(answer_all(stream, Arc::clone(&count), clock.clone()));
+                connections.spawn(answer_all(stream, Arc::clone(&sink)));
                 while connections.try_join_next().is_some() {}
             }
         } => Err(failed).context("accepting connections"),
     }
 }
 
-async fn answer_all(stream: TcpStream, count: Arc<watch::Sender<u64>>, clock: Clock) {
-    let answering = service_fn(|request| answer(request, &count, &clock));
+/// What all connections share.
+struct Sink {
+    /// How many requests have arrived.
+    count: watch::Sender<u64>,
+    /// The ids of deliveries that were refused.
+    refused: Mutex<HashSet<Vec<u8>>>,
+    clock: Clock,
+}
+
+async fn answer_all(stream: TcpStream, sink: Arc<Sink>) {
+    let answering = service_fn(|request| sink.answer(request));
     // Small answers must not wait for more to send.
     stream.set_nodelay(true).ok();
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answering);
@@ -74,21 +99,38 @@ async fn answer_all(stream: TcpStream, count: Arc<watch::Sender<u64>>, clock: Cl
     connection.await.ok();
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    count: &watch::Sender<u64>,
-    clock: &Clock,
-) -> Result<Response<Empty<Bytes>>, Infallible> {
-    let is_timed = request.uri().path() == TIMED;
-    if let Ok(body) = request.into_body().collect().await {
-        if is_timed && let Some(sent) = sent(&body.to_bytes()) {
-            let took = clock.now().as_microsecond() - sent;
-            // A parent that has gone has closed stdin as well.
-            print(&format!("took {took}")).ok();
+impl Sink {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Empty<Bytes>>, Infallible> {
+        let (head, body) = request.into_parts();
+        let mut response = Response::new(Empty::new());
+        if head.uri.path() == FAILS_ONCE && self.refuses(&head.headers) {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         }
-        count.send_modify(|count| *count += 1);
+        if let Ok(body) = body.collect().await {
+            if head.uri.path() == TIMED
+                && let Some(sent) = sent(&body.to_bytes())
+            {
+                let took = self.clock.now().as_microsecond() - sent;
+                // A parent that has gone has closed stdin as well.
+                print(&format!("took {took}")).ok();
+            }
+            self.count.send_modify(|count| *count += 1);
+        }
+        Ok(response)
     }
-    Ok(Response::new(Empty::new()))
+
+    /// Whether a delivery is here for the first time.
+    fn refuses(&self, headers: &HeaderMap) -> bool {
+        let id = headers.get("webhook-id").map(|id| id.as_bytes().to_vec());
+        let mut refused = self
+            .refused
+            .lock()
+            .expect("nobody panics while holding the ids");
+        id.is_some_and(|id| refused.insert(id))
+    }
 }
 
 /// The number after `"sent":`.

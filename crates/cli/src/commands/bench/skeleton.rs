@@ -43,8 +43,8 @@ pub(super) async fn run(
         let body = load::data(clock.now().as_microsecond());
         Ok(skeleton.publish(&body).await?)
     };
-    load::run(WARM_UP, arrivals, publish).await?;
-    let run = load::run(events, arrivals, publish).await?;
+    load::run(WARM_UP, 1, arrivals, publish).await?;
+    let run = load::run(events, 1, arrivals, publish).await?;
     skeleton.close().await?;
     Ok(run)
 }
