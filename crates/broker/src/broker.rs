@@ -5,7 +5,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use fanfare_wire::Envelope;
 use lapin::{
     Channel, Connection,
-    options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+        QueueDeclareOptions,
+    },
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable, LongString},
     uri::AMQPUri,
@@ -15,10 +18,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::{
-    BrokerFault, Inbox, Publisher, Settings, Subscription, Topology,
+    BrokerFault, Inbox, Publisher, Pulse, Settings, Subscription, Topology,
     connection::{Link, Purpose, Session, supervised},
     convert::from_parts,
     publisher::publisher,
+    pulse::pulse,
     topology::{Argument, BindingSpec, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec},
 };
 
@@ -32,6 +36,7 @@ pub struct Broker {
     publish_link: Link,
     consume_link: Link,
     max_unconfirmed: usize,
+    uri: AMQPUri,
     /// What connections and publishers run in.
     tasks: TaskTracker,
     /// Ends the publishers, which first wait for what is unconfirmed.
@@ -97,6 +102,7 @@ impl Broker {
             consume_link: link("consumes", None),
             topology,
             max_unconfirmed: settings.max_unconfirmed.max(1).into(),
+            uri: uri.clone(),
             closing_publishers: CancellationToken::new(),
             tasks,
             closing,
@@ -138,6 +144,52 @@ impl Broker {
         let (publisher, pump) = publisher(link, self.max_unconfirmed, closing);
         self.tasks.spawn(pump);
         publisher
+    }
+
+    /// Proof, from now on, that messages which were received are still this process's to handle.
+    pub fn pulse(&self) -> Pulse {
+        let (pulse, keeping) = pulse(self.consume_link.clone());
+        let closing = self.closing_publishers.clone();
+        self.tasks.spawn(async move {
+            closing.run_until_cancelled(keeping).await;
+        });
+        pulse
+    }
+
+    /// Whether RabbitMQ hands a queue with a single active consumer over to a consumer of higher priority:
+    /// from 4.0 (RabbitMQ, `docs/consumers`, section "Single Active Consumer").
+    ///
+    /// The AMQP library does not show the version. A kind of exchange that came with 4.0 tells it; a kind that
+    /// is not known ends the connection that asked, so this has one of its own.
+    pub async fn follows_priority(&self) -> Result<bool, BrokerFault> {
+        let asking = || BrokerFault::operation("asking RabbitMQ what it can do");
+        let properties = lapin::ConnectionProperties::default();
+        let connection = Connection::connect_uri(self.uri.clone(), properties);
+        let connection = connection.await.map_err(asking())?;
+        let channel = open_channel(&connection).await?;
+        let name = self.topology.question(rand::random());
+        let kind = lapin::ExchangeKind::Custom("x-local-random".to_owned());
+        let options = ExchangeDeclareOptions {
+            auto_delete: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let declared = channel
+            .exchange_declare(name.as_str().into(), kind, options, FieldTable::default())
+            .await;
+        if let Err(error) = declared {
+            let fault = asking()(error);
+            return if fault.is_unknown() {
+                Ok(false)
+            } else {
+                Err(fault)
+            };
+        }
+        let options = ExchangeDeleteOptions::default();
+        let deleted = channel.exchange_delete(name.as_str().into(), options);
+        deleted.await.map_err(asking())?;
+        let closed = connection.close(200, "asked".into());
+        closed.await.map_err(asking())?;
+        Ok(true)
     }
 
     /// Messages of the queues subscribed to.

@@ -60,6 +60,20 @@ impl BrokerFault {
         }
     }
 
+    /// Whether the broker ended the connection because it does not know what was asked for.
+    pub(crate) fn is_unknown(&self) -> bool {
+        let Self::Operation { source, .. } = self else {
+            return false;
+        };
+        let ErrorKind::ProtocolError(error) = source.kind() else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            AMQPErrorKind::Hard(AMQPHardError::COMMANDINVALID)
+        )
+    }
+
     /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -244,6 +244,11 @@ impl Topology {
         self.name("control")
     }
 
+    /// An exchange that is declared and deleted at once, to see whether RabbitMQ can.
+    pub(crate) fn question(&self, number: u64) -> String {
+        self.name(&format!("question.{number:016x}"))
+    }
+
     fn add_events(&mut self, max_bytes: u64) {
         self.exchange(
             "unroutable",

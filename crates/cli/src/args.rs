@@ -91,6 +91,8 @@ pub enum Command {
     Audit(AuditArgs),
     /// Bring the databases up to the schema of this release
     Migrate(MigrateArgs),
+    /// Show who owns which partition, what is in hand, and what waits
+    Dispatchers,
     /// Print everything that Fanfare declares in RabbitMQ
     #[command(args_conflicts_with_subcommands = true)]
     Topology {

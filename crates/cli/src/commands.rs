@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod dead_letters;
 pub(crate) mod dev;
+pub(crate) mod dispatchers;
 pub(crate) mod endpoints;
 pub(crate) mod event_types;
 pub(crate) mod filter;

@@ -37,6 +37,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Migrate(migrate) => {
             commands::migrate::run(args.output, migrate, &sources()).await?;
         }
+        Command::Dispatchers => commands::dispatchers::run(args.output, &sources()).await?,
         Command::Topology { markdown: true, .. } => commands::topology::print_page()?,
         Command::Topology { command, .. } => {
             return commands::topology::run(args.output, command.as_ref(), &sources()).await;

@@ -184,7 +184,7 @@ impl Fanfare {
             );
             let terminate = terminate.clone();
             roles.spawn(
-                async move { Ok(fanfare_dispatcher::run(dispatcher, terminate, abort).await) },
+                async move { Ok(fanfare_dispatcher::run(dispatcher, terminate, abort).await?) },
             );
         }
         roles.spawn(self.serve_http(terminate));
@@ -306,8 +306,14 @@ async fn hear_announcements(
                     diversions.add(endpoint, diversion, clock.now());
                 }
             }
-            // Ours, or a kind that only newer processes know.
-            Some(ControlMessage::RegistryChanged { .. }) | None => {}
+            // Ours, for dispatchers, or a kind that only newer processes know.
+            Some(
+                ControlMessage::RegistryChanged { .. }
+                | ControlMessage::DispatcherPresent(_)
+                | ControlMessage::DispatchersAsked
+                | ControlMessage::StartsHandedOver(_),
+            )
+            | None => {}
         }
         message.receipt.settle();
     }

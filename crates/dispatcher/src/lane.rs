@@ -8,11 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_model::{DeferReason, Delivery, Endpoint, Outcome, Settlement, Timestamp};
-use governor::{
-    DefaultDirectRateLimiter,
-    clock::{Clock as _, DefaultClock},
-};
+use fanfare_model::{DeferReason, Delivery, Endpoint, Outcome, Rate, Settlement, Timestamp};
 use tokio::{
     sync::{Mutex as FairMutex, oneshot},
     time::{self, Instant},
@@ -102,6 +98,8 @@ pub(crate) struct Place {
     load: Load,
     /// Present from the moment that the attempt may start until its outcome is known.
     pass: Option<Pass>,
+    /// When the rate allowed the start, by which its windows are counted.
+    pub(crate) started: Option<Timestamp>,
 }
 
 /// How a delivery is received.
@@ -154,6 +152,17 @@ impl Lane {
     /// The start of the last request, to be carried along by whoever waits outside.
     pub(crate) fn last_start(&self) -> Option<Timestamp> {
         self.state().pace.last_start
+    }
+
+    /// The same, while whoever goes on at the endpoint's rate has to know it.
+    pub(crate) fn unsettled_start(&self, now: Timestamp) -> Option<Timestamp> {
+        self.state().pace.unsettled_start(now)
+    }
+
+    /// Begins the pace anew when the partition was another's meanwhile, who may have started requests
+    /// until `inherited`.
+    pub(crate) fn begin_tenure(&self, tenure: u64, inherited: impl FnOnce() -> Option<Timestamp>) {
+        self.state().pace.begin(tenure, inherited);
     }
 
     /// Ends an attempt: frees its place and takes in what it says about the receiver.
@@ -308,13 +317,12 @@ impl Lane {
         now: impl Fn() -> Timestamp,
     ) -> Entry {
         if let Some(rate) = endpoint.rate {
-            let limiter = {
-                let mut state = self.state();
-                state.pace.limiter_for(rate, delivery.last_start, now())
-            };
-            if let Err(early) = self.wait_for_rate(&limiter).await {
-                drop(place);
-                return Entry::Defer(self.turn_away(delivery, endpoint, early, now()));
+            match self.wait_for_rate(rate, delivery.last_start, &now).await {
+                Ok(started) => place.started = Some(started),
+                Err(early) => {
+                    drop(place);
+                    return Entry::Defer(self.turn_away(delivery, endpoint, early, now()));
+                }
             }
         }
         let mut state = self.state();
@@ -330,22 +338,29 @@ impl Lane {
             }
         }
         state.places.start(place.number);
-        state.pace.last_start = Some(now);
+        let started = *place.started.get_or_insert(now);
+        state.pace.last_start = Some(started);
         drop(state);
         Entry::Go(place)
     }
 
     /// Waits until the rate allows a start; `Err` says how much longer that is than deliveries wait here.
-    async fn wait_for_rate(&self, limiter: &DefaultDirectRateLimiter) -> Result<(), Duration> {
+    async fn wait_for_rate(
+        &self,
+        rate: Rate,
+        carried: Option<Timestamp>,
+        now: impl Fn() -> Timestamp,
+    ) -> Result<Timestamp, Duration> {
         let longest = Instant::now() + LONGEST_HOLD;
         let Ok(_turn) = time::timeout_at(longest, self.turn.lock()).await else {
             return Err(Duration::ZERO);
         };
         loop {
-            match limiter.check() {
-                Ok(()) => return Ok(()),
-                Err(early) => {
-                    let wait = early.wait_time_from(DefaultClock::default().now());
+            let moment = now();
+            let taken = self.state().pace.take(rate, carried, moment);
+            match taken {
+                Ok(()) => return Ok(moment),
+                Err(wait) => {
                     if Instant::now() + wait > longest {
                         return Err(wait);
                     }
@@ -385,6 +400,7 @@ impl Lane {
             number,
             load,
             pass: None,
+            started: None,
         }
     }
 

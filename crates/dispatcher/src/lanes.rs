@@ -51,4 +51,20 @@ impl Lanes {
                 .or_insert_with(|| Arc::new(Lane::new(self.bounds))),
         )
     }
+
+    /// The last starts that still matter to a rate, of some endpoints.
+    pub(crate) fn unsettled_starts(
+        &self,
+        of: impl Fn(EndpointId) -> bool,
+        now: Timestamp,
+    ) -> Vec<(EndpointId, Timestamp)> {
+        let lanes = self
+            .lanes
+            .lock()
+            .expect("nobody panics while holding the lanes");
+        let lanes = lanes.iter().filter(|(id, _)| of(**id));
+        lanes
+            .filter_map(|(id, lane)| Some((*id, lane.unsettled_start(now)?)))
+            .collect()
+    }
 }

@@ -5,10 +5,17 @@
 //! the settlement is carried out at the broker, confirmed, and only then is the message acknowledged.
 //! What has to wait longer than seconds waits in the broker's delay line, never here.
 //!
+//! RabbitMQ decides which partitions are this dispatcher's, and may change its mind: `ownership.rs` lets go
+//! of them in order.
+//!
 //! Reading order: `run.rs` is the loop, `decide.rs` the rules, `lane.rs` the waiting, `settle.rs` the
 //! consequences. The request itself is the work of the crate `egress`.
 
 mod run;
+
+mod ownership;
+mod partition;
+mod peers;
 
 mod breaker;
 mod decide;
@@ -22,11 +29,13 @@ mod operational;
 mod reports;
 mod settle;
 
+mod error;
 mod metrics;
 mod settings;
 
 #[cfg(test)]
 mod samples;
 
+pub use error::DispatcherFault;
 pub use run::{Dispatcher, run};
 pub use settings::Settings;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanfare_model::{Delivery, DisabledReason, FailureClass, Settlement};
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter, UpDownCounter},
+    metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter},
 };
 
 /// Upper bounds of the latency buckets, in seconds: from a millisecond to the longest timeout.
@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     disabled: Counter<u64>,
     untold: Counter<u64>,
     in_flight: UpDownCounter<i64>,
+    owned: Gauge<u64>,
 }
 
 impl Metrics {
@@ -85,10 +86,8 @@ impl Metrics {
                 "fanfare_dispatcher_operational_events_untold",
                 "Operational events that could not be published",
             ),
-            in_flight: meter
-                .i64_up_down_counter("fanfare_dispatcher_in_flight")
-                .with_description("HTTP requests under way")
-                .build(),
+            in_flight: in_flight(meter),
+            owned: owned(meter),
         }
     }
 
@@ -101,6 +100,11 @@ impl Metrics {
         let class = class.map_or("success", FailureClass::name);
         self.attempts.add(1, &[KeyValue::new("class", class)]);
         self.attempt_seconds.record(took.as_secs_f64(), &[]);
+    }
+
+    pub(crate) fn owns(&self, partitions: usize) {
+        self.owned
+            .record(u64::try_from(partitions).unwrap_or(u64::MAX), &[]);
     }
 
     pub(crate) fn delivered_after(&self, seconds: f64) {
@@ -175,6 +179,20 @@ impl WaitKind {
             Self::Deferral
         }
     }
+}
+
+fn in_flight(meter: &Meter) -> UpDownCounter<i64> {
+    meter
+        .i64_up_down_counter("fanfare_dispatcher_in_flight")
+        .with_description("HTTP requests under way")
+        .build()
+}
+
+fn owned(meter: &Meter) -> Gauge<u64> {
+    meter
+        .u64_gauge("fanfare_dispatcher_partitions_owned")
+        .with_description("Partitions whose deliveries are attempted here")
+        .build()
 }
 
 /// The settlement and its reason, as metrics and logs name them.

@@ -8,22 +8,21 @@ use std::sync::{
 use fanfare_broker::{Broker, Inbox, Message, Subscription, Topology};
 use fanfare_egress::{Egress, attempt};
 use fanfare_model::{
-    Clock, DeferReason, Delivery, DiscardReason, Endpoint, Jitter, Outcome, PartitionKey,
-    Settlement, Timestamp,
+    Clock, DeferReason, Delivery, DiscardReason, Endpoint, Jitter, Outcome, Settlement, Timestamp,
 };
 use fanfare_registry::{Registry, Snapshot, Snapshots};
 use fanfare_wire::decode_bundle;
+use futures_util::future::join_all;
 use opentelemetry::metrics::Meter;
-use sha2::{Digest, Sha256};
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    Settings,
+    DispatcherFault, Settings,
     breaker::Change,
     crashed, decide,
     floods::Floods,
@@ -31,6 +30,9 @@ use crate::{
     lanes::Lanes,
     metrics::{Metrics, names},
     operational,
+    ownership::Ownership,
+    partition::{InHand, UnderWay},
+    peers::priority,
     reports::Reports,
     seen::{Claim, Seen},
     settle::{Held, Settler},
@@ -47,8 +49,13 @@ pub struct Dispatcher {
     snapshots: Snapshots,
     egress: Egress,
     clock: Clock,
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
     seen: Seen,
+    /// How many deliveries more may be in hand.
+    room: Semaphore,
+    ownership: Ownership,
+    /// Nothing starts any more.
+    stopping: CancellationToken,
     settler: Settler,
     floods: Floods,
     reports: Arc<Reports>,
@@ -83,16 +90,29 @@ impl Dispatcher {
             Arc::clone(&metrics),
             Arc::clone(&reports),
         );
+        let lanes = Arc::new(Lanes::new(bounds(&settings)));
+        let stopping = CancellationToken::new();
+        let ownership = Ownership::new(
+            &settings.id,
+            broker,
+            Arc::clone(&lanes),
+            clock.clone(),
+            Arc::clone(&metrics),
+            &stopping,
+        );
         Self {
             seen: Seen::new(settings.seen_window),
+            room: Semaphore::new(settings.max_in_hand.into()),
+            ownership,
             floods: Floods::new(broker, clock.clone(), Arc::clone(&metrics)),
-            lanes: Lanes::new(bounds(&settings)),
+            stopping,
             broker: broker.clone(),
             settings,
             topology,
             snapshots,
             egress,
             clock,
+            lanes,
             settler,
             reports,
             metrics,
@@ -115,15 +135,15 @@ impl Dispatcher {
 /// Dispatches deliveries until `shutdown`; then attempts in flight finish, until `abort`, and everything
 /// else is given back.
 ///
-/// Returns how many messages were handed back unfinished by `abort`.
+/// Returns how many messages were handed back unfinished by `abort`; a fault when what is in hand is stuck.
 pub async fn run(
     dispatcher: Dispatcher,
     shutdown: CancellationToken,
     abort: CancellationToken,
-) -> usize {
+) -> Result<usize, DispatcherFault> {
     let known = dispatcher.snapshots.wait_until_known();
     if shutdown.run_until_cancelled(known).await.is_none() {
-        return 0;
+        return Ok(0);
     }
     let dispatcher = Arc::new(dispatcher);
     let deliveries = dispatcher.broker.inbox(dispatcher.subscriptions());
@@ -143,8 +163,11 @@ pub async fn run(
         unfinished
     };
     let reporting = abort.run_until_cancelled(dispatcher.reports.run(&done));
-    let (unfinished, _) = tokio::join!(working, reporting);
-    unfinished
+    let working = async { tokio::join!(working, reporting).0 };
+    tokio::select! {
+        unfinished = working => Ok(unfinished),
+        fault = dispatcher.ownership.run() => Err(fault),
+    }
 }
 
 async fn dispatch(
@@ -161,37 +184,46 @@ async fn dispatch(
         // One that is larger than the budget goes alone.
         let size = kibibytes(message.envelope.body.len()).min(whole_budget);
         let size = u32::try_from(size).expect("the budget has 32 bits");
-        let reserved = Arc::clone(&budget).acquire_many_owned(size).await;
+        let reserving = Arc::clone(&budget).acquire_many_owned(size);
+        let Some(reserved) = shutdown.run_until_cancelled(reserving).await else {
+            break;
+        };
         let reserved = reserved.expect("the budget is never closed");
         let (dispatcher, unfinished) = (Arc::clone(dispatcher), Arc::clone(&unfinished));
-        let (shutdown, abort) = (shutdown.clone(), abort.clone());
+        let abort = abort.clone();
         in_hand.spawn(async move {
-            let handled = abort.run_until_cancelled(dispatcher.handle(message, &shutdown));
+            let handled = abort.run_until_cancelled(dispatcher.handle(message));
             if handled.await.is_none() {
                 unfinished.fetch_add(1, Ordering::Relaxed);
             }
             drop(reserved);
         });
     }
+    dispatcher.stopping.cancel();
+    dispatcher.ownership.leave().await;
     in_hand.close();
     in_hand.wait().await;
     inbox.close().await;
+    dispatcher.ownership.say_goodbye().await;
     unfinished.load(Ordering::Relaxed)
 }
 
 impl Dispatcher {
     /// Handles every delivery of a message.
-    async fn handle(&self, message: Message, shutdown: &CancellationToken) {
+    async fn handle(&self, message: Message) {
         let Message {
             envelope,
             routing_key,
             redelivered,
             receipt,
         } = message;
+        let key = routing_key.parse().ok();
+        let hand = self.ownership.take_in(key);
         let deliveries = match decode_bundle(&envelope) {
             Ok(deliveries) => deliveries,
             Err(fault) => {
                 error!(%fault, routing_key, "a message on a delivery queue is no bundle");
+                let _held_up = hand.held_up();
                 return self
                     .settler
                     .set_aside(&envelope, &routing_key, &fault, receipt)
@@ -200,8 +232,10 @@ impl Dispatcher {
         };
         // One of a bundle may be what ended a process: singly, it takes no others with it.
         if redelivered && deliveries.len() > 1 {
+            let _held_up = hand.held_up();
             return self.settler.split(deliveries, receipt).await;
         }
+        let _room = self.room(deliveries.len(), &hand).await;
         let parts = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         let receipts = receipt.split(deliveries.len());
         let held = deliveries
@@ -209,9 +243,7 @@ impl Dispatcher {
             .zip(receipts)
             .map(|(delivery, receipt)| Held {
                 // Its own key, also when it came by another way.
-                key: routing_key
-                    .parse()
-                    .unwrap_or_else(|_| self.topology.partition_of(delivery.endpoint)),
+                key: key.unwrap_or_else(|| self.topology.partition_of(delivery.endpoint)),
                 load: Load {
                     bytes: delivery.event.size(),
                     share: (Load::MESSAGE / parts).max(1),
@@ -219,35 +251,47 @@ impl Dispatcher {
                 delivery,
                 receipt,
             });
-        futures_util::future::join_all(held.map(|held| self.handle_one(held, shutdown))).await;
+        join_all(held.map(|held| self.handle_one(held, &hand))).await;
     }
 
-    async fn handle_one(&self, mut held: Held, shutdown: &CancellationToken) {
-        let settlement = match self.seen.claim((&held.delivery).into()) {
-            Claim::Fresh(in_hand) => {
-                return match self.settlement_of(&mut held, shutdown).await {
-                    Some(settlement) => self.settler.settle(held, settlement, Some(in_hand)).await,
-                    None => self.settler.give_back(held).await,
-                };
+    /// Waits until so many deliveries more may be in hand. `None` when the term is over, because then none
+    /// of them is begun.
+    async fn room(&self, deliveries: usize, hand: &InHand) -> Option<SemaphorePermit<'_>> {
+        let wanted = deliveries.min(self.settings.max_in_hand.into());
+        let wanted = u32::try_from(wanted).expect("the most in hand has 16 bits");
+        let _held_up = hand.held_up();
+        let acquiring = self.room.acquire_many(wanted);
+        let acquired = hand.term.over.run_until_cancelled(acquiring).await?;
+        Some(acquired.expect("the room is never closed"))
+    }
+
+    async fn handle_one(&self, mut held: Held, hand: &InHand) {
+        let (settlement, claimed) = match self.seen.claim((&held.delivery).into()) {
+            Claim::Fresh(claimed) => match self.settlement_of(&mut held, hand).await {
+                Some(settlement) => (settlement, Some(claimed)),
+                None => {
+                    let _held_up = held.receipt.is_shared().then(|| hand.held_up());
+                    return self.settler.give_back(held, &hand.term).await;
+                }
+            },
+            Claim::InHand => {
+                let until = self.clock.now() + LOOK_AGAIN_WHEN_IN_FLIGHT;
+                let why = DeferReason::InFlight;
+                (Settlement::Defer { until, why }, None)
             }
-            Claim::InHand => Settlement::Defer {
-                until: self.clock.now() + LOOK_AGAIN_WHEN_IN_FLIGHT,
-                why: DeferReason::InFlight,
-            },
-            Claim::Settled => Settlement::Discard {
-                reason: DiscardReason::SeenBefore,
-            },
+            Claim::Settled => {
+                let reason = DiscardReason::SeenBefore;
+                (Settlement::Discard { reason }, None)
+            }
         };
-        self.settler.settle(held, settlement, None).await;
+        let _held_up = hand.held_up();
+        self.settler.settle(held, settlement, claimed).await;
     }
 
-    /// What becomes of a delivery; `None` when the dispatcher stops before it is attempted.
-    async fn settlement_of(
-        &self,
-        held: &mut Held,
-        shutdown: &CancellationToken,
-    ) -> Option<Settlement> {
-        let (now, load, delivery) = (self.clock.now(), held.load, &mut held.delivery);
+    /// What becomes of a delivery; `None` when it is not to be attempted here after all.
+    async fn settlement_of(&self, held: &mut Held, hand: &InHand) -> Option<Settlement> {
+        let delivery = &mut held.delivery;
+        let now = self.clock.now();
         if let Some(wait) = delivery.wait
             && self.topology.delay_line().next_hop(wait, now).is_some()
         {
@@ -265,16 +309,19 @@ impl Dispatcher {
         let lane = self
             .lanes
             .of(endpoint.id, now, |id| snapshot.endpoint(id).is_some());
+        lane.begin_tenure(hand.tenure, || hand.partition.inherited(endpoint.id, now));
         let view = lane.view(endpoint, now);
         if let Some(settlement) = decide::before_attempt(delivery, endpoint, view, now) {
             let (settlement, diversion) = lane.spread(settlement, delivery, endpoint, now);
             self.divert(endpoint, diversion);
             return Some(settlement);
         }
-        let entering = lane.enter(delivery, load, endpoint, || self.clock.now());
-        match shutdown.run_until_cancelled(entering).await? {
-            Entry::Go(place) => Some(self.attempt(delivery, endpoint, &lane, place).await),
-            Entry::Defer(deferral) => {
+        match self.enter(&lane, endpoint, held, hand).await? {
+            (Entry::Go(place), Some(_under_way)) => {
+                Some(self.attempt(&held.delivery, endpoint, &lane, place).await)
+            }
+            (Entry::Go(_), None) => None,
+            (Entry::Defer(deferral), _) => {
                 let Deferral {
                     until,
                     why,
@@ -282,8 +329,38 @@ impl Dispatcher {
                 } = deferral;
                 self.divert(endpoint, diversion);
                 // Whoever owns the endpoint when it comes back goes on at the rate from here.
-                delivery.last_start = lane.last_start();
+                let delivery = &mut held.delivery;
+                delivery.last_start = delivery.last_start.max(lane.last_start());
                 Some(Settlement::Defer { until, why })
+            }
+        }
+    }
+
+    /// Waits for the lane, and starts only with a young proof that the delivery is still this process's: one
+    /// that was frozen or cut off meanwhile may not be the owner any more.
+    async fn enter<'h>(
+        &self,
+        lane: &Arc<Lane>,
+        endpoint: &Endpoint,
+        held: &Held,
+        hand: &'h InHand,
+    ) -> Option<(Entry, Option<UnderWay<'h>>)> {
+        let over = &hand.term.over;
+        loop {
+            {
+                let _held_up = hand.held_up();
+                over.run_until_cancelled(self.ownership.proof()).await?;
+            }
+            let (delivery, load) = (&held.delivery, held.load);
+            let entering = lane.enter(delivery, load, endpoint, || self.clock.now());
+            let entry = over.run_until_cancelled(entering).await?;
+            if held.receipt.is_void() {
+                return None;
+            }
+            match entry {
+                Entry::Go(_) if !self.ownership.is_proven() => {}
+                Entry::Go(place) => return Some((Entry::Go(place), hand.start())),
+                Entry::Defer(_) => return Some((entry, None)),
             }
         }
     }
@@ -302,9 +379,10 @@ impl Dispatcher {
         place: Place,
     ) -> Settlement {
         self.metrics.attempt_starts();
-        let (started, now) = (Instant::now(), self.clock.now());
+        let (instant, now) = (Instant::now(), self.clock.now());
+        let started = place.started.unwrap_or(now);
         let outcome = attempt(&self.egress, endpoint, delivery, now, endpoint.timeout).await;
-        let (took, now) = (started.elapsed(), self.clock.now());
+        let (took, now) = (instant.elapsed(), self.clock.now());
         let turn = lane.conclude(place, endpoint, &outcome, now);
         self.report(turn, delivery, endpoint, now);
         let class = decide::failure_of(&outcome, &endpoint.success).map(|failure| failure.class);
@@ -316,7 +394,7 @@ impl Dispatcher {
             let seconds = now.duration_since(delivery.first_seen).as_secs_f64();
             self.metrics.delivered_after(seconds);
         }
-        log_attempt(delivery, &outcome, &settlement, took);
+        log_attempt(delivery, &outcome, &settlement, (started, took));
         settlement
     }
 
@@ -347,7 +425,12 @@ impl Dispatcher {
 }
 
 /// The one line per attempt. No body, no URL, no secret.
-fn log_attempt(delivery: &Delivery, outcome: &Outcome, settlement: &Settlement, took: Duration) {
+fn log_attempt(
+    delivery: &Delivery,
+    outcome: &Outcome,
+    settlement: &Settlement,
+    (started, took): (Timestamp, Duration),
+) {
     let (settled, reason) = names(settlement);
     let (status, detail) = match outcome {
         Outcome::Answered { status, .. } => (Some(*status), None),
@@ -368,6 +451,7 @@ fn log_attempt(delivery: &Delivery, outcome: &Outcome, settlement: &Settlement, 
         trace.id = delivery.trace.trace_id(),
         status,
         detail,
+        started = %started,
         took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         settlement = settled,
         reason,
@@ -385,46 +469,6 @@ fn bounds(settings: &Settings) -> Bounds {
     }
 }
 
-/// How much a dispatcher wants a partition: the owner is the one who wants it most.
-fn priority(dispatcher: &str, key: PartitionKey) -> i32 {
-    let digest = Sha256::new()
-        .chain_update(dispatcher)
-        .chain_update([0])
-        .chain_update(key.to_string())
-        .finalize();
-    let mut head = [0; 4];
-    head.copy_from_slice(&digest[..4]);
-    i32::try_from(u32::from_be_bytes(head) >> 1).expect("31 bits fit")
-}
-
 fn kibibytes(bytes: usize) -> usize {
     bytes.div_ceil(1024).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use fanfare_model::PartitionCount;
-
-    use super::*;
-
-    #[test]
-    fn partitions_spread_over_dispatchers_and_few_move_when_one_joins() {
-        let count = PartitionCount::try_from(64).unwrap();
-        let owner = |names: &[&'static str], partition| {
-            let key = PartitionKey {
-                generation: 1,
-                partition,
-            };
-            *names.iter().max_by_key(|name| priority(name, key)).unwrap()
-        };
-        let (three, four) = (["a", "b", "c"], ["a", "b", "c", "d"]);
-        for name in three {
-            let owned = count.all().filter(|p| owner(&three, *p) == name).count();
-            assert!((10..=34).contains(&owned), "{name} owns {owned} of 64");
-        }
-        for partition in count.all() {
-            let (before, after) = (owner(&three, partition), owner(&four, partition));
-            assert!(before == after || after == "d");
-        }
-    }
 }

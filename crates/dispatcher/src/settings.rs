@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// A name that stays the same when this dispatcher restarts; the host name when empty. Partitions are assigned by it.
     pub id: String,
-    /// How many messages of one partition may be in hand at once: 1 to 2000. After a crash, these are repeated.
+    /// How many messages of one partition RabbitMQ gives out before the first is settled: 1 to 2000.
     pub prefetch: u16,
+    /// How many deliveries may be in hand at once, over all partitions. After a crash, at most these are repeated.
+    pub max_in_hand: u16,
     /// How many bytes of events may be worked on at once.
     pub memory_budget: u32,
     /// How many settled deliveries are remembered, to recognise repeats of them.
@@ -24,6 +26,7 @@ impl Default for Settings {
         Self {
             id: String::new(),
             prefetch: 256,
+            max_in_hand: 4096,
             memory_budget: 256 << 20,
             seen_window: 100_000,
             egress: EgressSettings::default(),

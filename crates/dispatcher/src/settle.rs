@@ -16,6 +16,7 @@ use crate::{
     lane::Load,
     metrics::{Metrics, WaitKind},
     operational,
+    partition::Term,
     reports::Reports,
     seen::InHand,
 };
@@ -73,6 +74,10 @@ impl Settler {
             receipt,
             ..
         } = held;
+        // The broker gives the message out again, so what follows from it would be there twice.
+        if receipt.is_void() && settlement != Settlement::Delivered {
+            return;
+        }
         let id = delivery.id;
         self.metrics.settled(&settlement);
         // A deferred delivery comes back as the same attempt, so it must not be remembered as settled.
@@ -91,10 +96,15 @@ impl Settler {
         }
     }
 
-    /// Gives a delivery back unsettled, as when the dispatcher stops. One that shares its message with
-    /// others is published singly, so that they are not repeated because of it.
-    pub(crate) async fn give_back(&self, held: Held) {
+    /// Gives a delivery back unsettled, as when the partition is handed over: as a whole message when the
+    /// term lets it go. One that shares its message with others is published singly at once, so that they are not
+    /// repeated because of it.
+    pub(crate) async fn give_back(&self, held: Held, term: &Term) {
+        if held.receipt.is_void() {
+            return;
+        }
         if !held.receipt.is_shared() {
+            term.released.cancelled().await;
             return held.receipt.hand_back();
         }
         match self.publish_copy(&held.delivery, held.key).await {

@@ -63,7 +63,8 @@ impl fmt::Display for Partition {
 /// A partition of a generation: the routing key of a delivery, `g1.p07`.
 ///
 /// A change of the partition count is a new generation, so that old messages keep their way home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PartitionKey {
     /// Which layout of partitions.
     pub generation: u16,
@@ -89,6 +90,20 @@ impl FromStr for PartitionKey {
             })
         };
         parse().ok_or("a partition key looks like `g1.p07`")
+    }
+}
+
+impl TryFrom<String> for PartitionKey {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<PartitionKey> for String {
+    fn from(key: PartitionKey) -> Self {
+        key.to_string()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What processes tell each other beside the events: small JSON messages that may be lost.
 
-use fanfare_model::{EndpointId, Timestamp};
+use fanfare_model::{EndpointId, PartitionKey, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{Envelope, Headers, Properties};
@@ -30,6 +30,67 @@ pub enum ControlMessage {
         /// Until when this holds.
         expires: Timestamp,
     },
+    /// A dispatcher is there, or leaves.
+    DispatcherPresent(DispatcherPresence),
+    /// Whoever dispatches, say so.
+    DispatchersAsked,
+    /// An owner hands a partition over.
+    StartsHandedOver(StartsHandedOver),
+}
+
+/// A dispatcher, and its share of the work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DispatcherPresence {
+    /// The name by which partitions are assigned.
+    pub id: String,
+    /// Tells two processes with the same id apart.
+    pub incarnation: u64,
+    /// Whether it is about to end.
+    pub leaving: bool,
+    /// Whether partitions spread over dispatchers; else one is active and the others stand by.
+    pub follows_priority: bool,
+    /// Every partition that it consumes.
+    pub partitions: Vec<PartitionPresence>,
+}
+
+/// One partition as a dispatcher has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionPresence {
+    /// The partition.
+    pub partition: PartitionKey,
+    /// What the dispatcher is to it.
+    pub role: PartitionRole,
+    /// Messages that it received and did not settle yet.
+    pub in_hand: usize,
+    /// Requests under way.
+    pub in_flight: usize,
+}
+
+/// What a dispatcher is to a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionRole {
+    /// Its deliveries are attempted here.
+    Owner,
+    /// What runs here is finished, and the rest goes to another.
+    HandingOver,
+    /// It would take over.
+    Standby,
+}
+
+/// When a former owner called the endpoints of a partition last, so that their rates go on from there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartsHandedOver {
+    /// The former owner.
+    pub from: String,
+    /// Tells two processes with the same id apart.
+    pub incarnation: u64,
+    /// What it owned.
+    pub partition: PartitionKey,
+    /// Its last starts, as far as they still matter to a rate.
+    pub starts: Vec<(EndpointId, Timestamp)>,
+    /// Any other endpoint may have had a start as late as this.
+    pub others_until: Option<Timestamp>,
 }
 
 impl ControlMessage {
@@ -38,12 +99,24 @@ impl ControlMessage {
         let name = match self {
             Self::RegistryChanged { version } => format!("registry_changed-{version}"),
             Self::EndpointFlooded { endpoint, .. } => format!("endpoint_flooded-{endpoint}"),
+            Self::DispatcherPresent(presence) => {
+                format!("dispatcher_present-{:016x}", presence.incarnation)
+            }
+            Self::DispatchersAsked => "dispatchers_asked".to_owned(),
+            Self::StartsHandedOver(starts) => {
+                let StartsHandedOver {
+                    incarnation,
+                    partition,
+                    ..
+                } = starts;
+                format!("starts_handed_over-{incarnation:016x}-{partition}")
+            }
         };
         Envelope {
             properties: Properties::ours(name.clone(), name, MESSAGE_TYPE, CONTENT_TYPE, now),
             headers: Headers::default(),
             body: serde_json::to_vec(self)
-                .expect("numbers and names always serialize")
+                .expect("numbers, texts and lists always serialize")
                 .into(),
         }
     }
@@ -60,25 +133,72 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn control_messages_read_back_and_unknown_ones_are_ignored() {
-        let message = ControlMessage::RegistryChanged { version: 7 };
+    fn check(message: &ControlMessage, body: &str) {
         let envelope = message.encode(Timestamp::from_second(9).unwrap());
-        assert_eq!(
-            envelope.body,
-            r#"{"kind":"registry_changed","version":7}"#.as_bytes()
+        assert_eq!(std::str::from_utf8(&envelope.body).unwrap(), body);
+        assert_eq!(ControlMessage::decode(&envelope).as_ref(), Some(message));
+    }
+
+    #[test]
+    fn control_messages_read_back() {
+        let partition: PartitionKey = "g1.p03".parse().unwrap();
+        check(
+            &ControlMessage::RegistryChanged { version: 7 },
+            r#"{"kind":"registry_changed","version":7}"#,
         );
-        assert_eq!(ControlMessage::decode(&envelope), Some(message));
+        check(
+            &ControlMessage::DispatchersAsked,
+            r#"{"kind":"dispatchers_asked"}"#,
+        );
         let at = |second| Timestamp::from_second(second).unwrap();
-        let message = ControlMessage::EndpointFlooded {
-            endpoint: EndpointId::from_bytes([7; 16]),
-            as_of: at(1),
-            from: at(2),
-            until: at(3),
-            expires: at(4),
-        };
-        let envelope = message.encode(at(9));
-        assert_eq!(ControlMessage::decode(&envelope), Some(message));
+        let endpoint = EndpointId::from_bytes([7; 16]);
+        check(
+            &ControlMessage::EndpointFlooded {
+                endpoint,
+                as_of: at(1),
+                from: at(2),
+                until: at(3),
+                expires: at(4),
+            },
+            &format!(
+                r#"{{"kind":"endpoint_flooded","endpoint":"{endpoint}","as_of":"1970-01-01T00:00:01Z","from":"1970-01-01T00:00:02Z","until":"1970-01-01T00:00:03Z","expires":"1970-01-01T00:00:04Z"}}"#,
+            ),
+        );
+        check(
+            &ControlMessage::DispatcherPresent(DispatcherPresence {
+                id: "a".to_owned(),
+                incarnation: u64::MAX,
+                leaving: false,
+                follows_priority: true,
+                partitions: vec![PartitionPresence {
+                    partition,
+                    role: PartitionRole::HandingOver,
+                    in_hand: 2,
+                    in_flight: 1,
+                }],
+            }),
+            concat!(
+                r#"{"kind":"dispatcher_present","id":"a","incarnation":18446744073709551615,"leaving":false,"follows_priority":true,"#,
+                r#""partitions":[{"partition":"g1.p03","role":"handing_over","in_hand":2,"in_flight":1}]}"#,
+            ),
+        );
+        let endpoint = EndpointId::from_uuid(uuid::Uuid::from_u128(5));
+        check(
+            &ControlMessage::StartsHandedOver(StartsHandedOver {
+                from: "a".to_owned(),
+                incarnation: 1,
+                partition,
+                starts: vec![(endpoint, Timestamp::from_second(3).unwrap())],
+                others_until: None,
+            }),
+            &format!(
+                r#"{{"kind":"starts_handed_over","from":"a","incarnation":1,"partition":"g1.p03","starts":[["{endpoint}","1970-01-01T00:00:03Z"]],"others_until":null}}"#,
+            ),
+        );
+    }
+
+    #[test]
+    fn unknown_control_messages_are_ignored() {
         for unknown in [
             "",
             "[]",

@@ -21,7 +21,9 @@ mod proto;
 mod rejected;
 
 pub use bundle::{decode_bundle, encode_bundle};
-pub use control::ControlMessage;
+pub use control::{
+    ControlMessage, DispatcherPresence, PartitionPresence, PartitionRole, StartsHandedOver,
+};
 pub use dead_letter::{decode_dead_letter, encode_dead_letter};
 pub use envelope::{Envelope, HeaderValue, Headers, Properties};
 pub use error::DecodeFault;

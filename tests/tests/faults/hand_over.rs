@@ -5,12 +5,15 @@ use std::time::Duration;
 use fanfare_cli::{Ending, Role};
 use fanfare_producer::Producer;
 use fanfare_testkit::{Behaviour, Ledger, Receiver, TestBroker, Version, eventually};
-use fanfare_tests::{Fleet, Member, on_each_rabbitmq};
+use fanfare_tests::{Fleet, Member, PATIENCE, on_each_rabbitmq};
 use futures_util::{StreamExt as _, stream};
 
 use crate::support::{enter_arrivals, event};
 
-on_each_rabbitmq!(a_dispatcher_that_leaves_under_load_repeats_nothing);
+on_each_rabbitmq!(
+    a_dispatcher_that_leaves_under_load_repeats_nothing,
+    a_slow_rate_holds_while_its_owner_changes,
+);
 
 const EVENTS: usize = 1500;
 const ENDPOINTS: [&str; 3] = ["/a", "/b", "/c"];
@@ -59,6 +62,41 @@ async fn a_dispatcher_that_leaves_under_load_repeats_nothing(version: Version) {
         report.duplicates
     );
     ledger.assert_balanced(0);
+}
+
+async fn a_slow_rate_holds_while_its_owner_changes(version: Version) {
+    let (broker, receiver) = (TestBroker::new(version), Receiver::start().await);
+    let fleet = Fleet::new(broker.settings());
+    let interval = Duration::from_secs(3);
+    let url = receiver.url("/a");
+    fleet
+        .register(&url, |new| {
+            new.rate = Some("20/min".parse().expect("a rate"))
+        })
+        .await;
+    let producer = Producer::connect(&broker.settings(), "slow-rate").await;
+    let producer = producer.expect("it connects");
+    for number in 0..4 {
+        let published = producer.publish(&event(number)).await;
+        published.expect("the broker is there");
+    }
+    let router = fleet.join("router", &[Role::Router]).await;
+    let mut present = fleet.join("a", &[Role::Dispatcher]).await;
+    for (number, id) in ["b", "c", "d"].into_iter().enumerate() {
+        receiver.expect_requests(number + 1, PATIENCE).await;
+        let next = fleet.join(id, &[Role::Dispatcher]).await;
+        assert_eq!(present.leave().await, Ending::Orderly);
+        present = next;
+    }
+    let requests = receiver.expect_requests(4, PATIENCE).await;
+    for pair in requests.windows(2) {
+        let apart = pair[1].instant.duration_since(pair[0].instant);
+        // What a request takes on its way may differ.
+        assert!(apart >= interval - Duration::from_millis(100), "{apart:?}");
+    }
+    assert_eq!(present.leave().await, Ending::Orderly);
+    assert_eq!(router.leave().await, Ending::Orderly);
+    producer.close().await;
 }
 
 /// Starts a router and two dispatchers, of which one leaves and comes back as requests arrive.

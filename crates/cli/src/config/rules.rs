@@ -36,6 +36,12 @@ pub(super) fn check(loaded: &Loaded<Config>) -> Result<(), ConfigFault> {
     }
     require(
         loaded,
+        "dispatcher.max_in_hand",
+        dispatcher.max_in_hand >= MOST_BUNDLED,
+        format!("accepted is a whole number from {MOST_BUNDLED} (a bundle) to 65535"),
+    )?;
+    require(
+        loaded,
         "dispatcher.memory_budget",
         u64::from(dispatcher.memory_budget) >= LEAST_MEMORY,
         format!("accepted is a whole number from {LEAST_MEMORY} (1 MiB)"),

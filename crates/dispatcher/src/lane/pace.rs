@@ -1,52 +1,175 @@
 //! How fast requests of a lane may start.
+//!
+//! The generic cell rate algorithm, on a clock that never jumps. Wall time enters once, when a lane
+//! goes on from starts that were made elsewhere or earlier.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use fanfare_model::{Rate, Timestamp};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::time::Instant;
 
-/// The limiter of a lane, for the rate that it was made for.
+/// The pace of a lane, for the rate that it was asked for last.
 #[derive(Default)]
 pub(super) struct Pace {
-    limiter: Option<(Rate, Arc<DefaultDirectRateLimiter>)>,
+    rate: Option<Rate>,
+    /// When the next start would be due at a steady pace; a burst starts that much earlier.
+    due: Option<Instant>,
     pub(super) last_start: Option<Timestamp>,
+    tenure: u64,
+    /// Another owner of the partition may have started a request as late as this.
+    inherited: Option<Timestamp>,
 }
 
 impl Pace {
     /// Whether there is nothing to remember.
     pub(super) fn is_as_new(&self) -> bool {
-        self.limiter.is_none()
+        self.rate.is_none()
     }
 
-    /// The limiter for `rate`, which goes on from the last start that is known here or to the delivery.
-    pub(super) fn limiter_for(
+    /// Begins anew when the partition was another's meanwhile, who may have started requests until `inherited`.
+    pub(super) fn begin(&mut self, tenure: u64, inherited: impl FnOnce() -> Option<Timestamp>) {
+        if self.tenure != tenure {
+            self.tenure = tenure;
+            self.rate = None;
+            self.inherited = inherited();
+        }
+    }
+
+    /// Takes a start if the rate allows one now, else says how long it will not.
+    ///
+    /// `carried` is the last start that the delivery knows of.
+    pub(super) fn take(
         &mut self,
         rate: Rate,
-        last_start: Option<Timestamp>,
+        carried: Option<Timestamp>,
         now: Timestamp,
-    ) -> Arc<DefaultDirectRateLimiter> {
-        if let Some((known, limiter)) = &self.limiter
-            && *known == rate
-        {
-            return Arc::clone(limiter);
+    ) -> Result<(), Duration> {
+        let instant = Instant::now();
+        if self.rate != Some(rate) {
+            self.due = self.due_under(rate, carried, now, instant);
+            self.rate = Some(rate);
         }
-        let quota = Quota::with_period(rate.interval())
-            .expect("a rate of at most 100,000 a second has an interval")
-            .allow_burst(rate.burst());
-        let limiter = Arc::new(RateLimiter::direct(quota));
-        let last_start = last_start.max(self.last_start);
-        let started_lately = last_start
-            .and_then(|start| Duration::try_from(now.duration_since(start)).ok())
-            .is_some_and(|ago| ago < rate.interval() * rate.burst().get());
-        // A new limiter begins with a full burst. Where requests started lately, under another rate or
-        // another owner, that would be a burst too many.
-        if self.limiter.is_some() || started_lately {
-            let drained = limiter.check_n(rate.burst());
-            drained
-                .expect("the burst fits the quota")
-                .expect("a new limiter is full");
+        let due = self.due.map_or(instant, |due| due.max(instant));
+        let burst = rate.interval() * (rate.burst().get() - 1);
+        let wait = due.duration_since(instant).saturating_sub(burst);
+        if !wait.is_zero() {
+            return Err(wait);
         }
-        self.limiter = Some((rate, Arc::clone(&limiter)));
-        limiter
+        self.due = Some(due + rate.interval());
+        self.last_start = Some(now);
+        Ok(())
+    }
+
+    /// Where to go on: as though the burst had been used up by the last start, or just now if the rate
+    /// is another than before.
+    fn due_under(
+        &self,
+        rate: Rate,
+        carried: Option<Timestamp>,
+        now: Timestamp,
+        instant: Instant,
+    ) -> Option<Instant> {
+        let known = carried.max(self.last_start).max(self.inherited);
+        let last = if self.rate.is_some() {
+            Some(now)
+        } else {
+            known
+        };
+        // A start in the future is a clock that differs; then it is as if it were now.
+        let ago = Duration::try_from(now.duration_since(last?)).unwrap_or_default();
+        let debt = debt(rate).checked_sub(ago)?;
+        Some(instant + debt)
+    }
+
+    /// The last start, while it still matters to whoever goes on at this rate.
+    pub(super) fn unsettled_start(&self, now: Timestamp) -> Option<Timestamp> {
+        let (rate, last) = (self.rate?, self.last_start?);
+        let ago = Duration::try_from(now.duration_since(last)).unwrap_or_default();
+        (ago < debt(rate)).then_some(last)
+    }
+}
+
+/// How long a start counts.
+fn debt(rate: Rate) -> Duration {
+    rate.interval() * rate.burst().get()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time;
+
+    use super::*;
+    use crate::samples::at;
+
+    fn rate(text: &str) -> Rate {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn starts_never_exceed_rate_and_burst_in_any_window() {
+        for (text, burst, interval) in [("50/s burst 10", 10, 20), ("1/min", 1, 60_000)] {
+            let mut pace = Pace::default();
+            let mut starts = Vec::new();
+            let begin = Instant::now();
+            while starts.len() < 60 {
+                match pace.take(rate(text), None, at(0)) {
+                    Ok(()) => starts.push(begin.elapsed().as_millis()),
+                    Err(wait) => time::sleep(wait).await,
+                }
+                // A rest gathers at most one burst.
+                if starts.len() == 30 {
+                    time::sleep(Duration::from_millis(interval * 100)).await;
+                }
+            }
+            for (first, from) in starts.iter().enumerate() {
+                for (last, to) in starts.iter().enumerate().skip(first) {
+                    let most = (to - from) / u128::from(interval) + burst;
+                    assert!((last - first) as u128 + 1 <= most, "{text} {from} {to}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_on_exactly_where_another_owner_left_it() {
+        let seconds = |text, carried: Option<i64>, inherited: Option<i64>| {
+            let mut pace = Pace::default();
+            pace.begin(1, || inherited.map(at));
+            let taken = pace.take(rate(text), carried.map(at), at(100));
+            taken.err().map_or(0, |wait| wait.as_secs())
+        };
+        for (text, carried, inherited, wait) in [
+            ("1/min", None, None, 0),
+            ("1/min", Some(30), None, 0),
+            ("1/min", Some(70), None, 30),
+            ("1/min", Some(70), Some(90), 50),
+            ("1/min", None, Some(100), 60),
+            ("1/min", Some(200), None, 60),
+            // Five at once, all of them used at the last start: one came back since.
+            ("1/min burst 5", Some(30), None, 0),
+            ("1/min burst 5", Some(70), None, 30),
+        ] {
+            assert_eq!(
+                seconds(text, carried, inherited),
+                wait,
+                "{text} {carried:?} {inherited:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_tenure_and_a_new_rate_begin_without_a_burst() {
+        let mut pace = Pace::default();
+        pace.begin(1, || None);
+        assert_eq!(pace.take(rate("1/min burst 3"), None, at(100)), Ok(()));
+        pace.begin(1, || Some(at(100)));
+        assert_eq!(pace.take(rate("1/min burst 3"), None, at(100)), Ok(()));
+        pace.begin(2, || Some(at(100)));
+        let wait = pace.take(rate("1/min burst 3"), None, at(100));
+        assert_eq!(wait, Err(Duration::from_secs(60)));
+        let wait = pace.take(rate("1/s"), None, at(100));
+        assert_eq!(wait, Err(Duration::from_secs(1)));
+        assert_eq!(pace.unsettled_start(at(100)), Some(at(100)));
+        assert_eq!(pace.unsettled_start(at(102)), None);
     }
 }

@@ -53,7 +53,7 @@ async fn no_more_are_in_flight_than_the_endpoint_allows() {
     assert!(matches!(entry, Entry::Go(_)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_slow_rate_defers_to_slots_one_interval_apart() {
     let lane = Arc::new(Lane::new(BOUNDS));
     let endpoint = Endpoint {
