@@ -29,7 +29,7 @@ pub struct FilterTestArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum TemplateCommand {
     /// Print what a template makes of an event
-    Render(TemplateRenderArgs),
+    Render(Box<TemplateRenderArgs>),
     /// List the templates that come with Fanfare
     Presets,
 }
