@@ -2,6 +2,7 @@
 
 use std::{error::Error, io};
 
+use fanfare_journal::HistoryFault;
 use fanfare_producer::ProducerFault;
 use fanfare_registry::{InvalidEndpoint, RegistryFault};
 
@@ -35,6 +36,21 @@ impl From<RegistryFault> for Problem {
             Self::new(Code::StoreUnavailable, detail)
         } else {
             tracing::error!(error, "a request could not be carried out");
+            Self::internal()
+        }
+    }
+}
+
+impl From<HistoryFault> for Problem {
+    /// Logs a fault of ours: its text is not for callers.
+    fn from(fault: HistoryFault) -> Self {
+        let error = &fault as &dyn Error;
+        if fault.is_transient() {
+            tracing::warn!(error, "the history could not be asked");
+            let detail = "the history did not answer: try again";
+            Self::new(Code::HistoryUnavailable, detail)
+        } else {
+            tracing::error!(error, "the history could not be asked");
             Self::internal()
         }
     }

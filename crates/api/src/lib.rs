@@ -1,4 +1,4 @@
-//! The HTTP API: takes events in, and administers endpoints.
+//! The HTTP API: takes events in, administers endpoints, and reads history back.
 //!
 //! Everything under `/v1` asks for an API key, but for the description of the API itself. Errors are
 //! problem details (RFC 9457) with a stable `code`.
@@ -15,6 +15,7 @@ mod endpoints;
 mod event_types;
 mod events;
 mod health;
+mod history;
 mod monitor;
 mod openapi;
 mod trials;

@@ -23,6 +23,7 @@ const API_KEY: &str = "api_key";
         (name = "events", description = "Events in."),
         (name = "endpoints", description = "The URLs that events are delivered to."),
         (name = "event types", description = "The optional catalogue of what events mean and look like."),
+        (name = "history", description = "What happened to events, as far as it was recorded."),
         (name = "process", description = "For operators; asks for no key."),
     ),
     security(("api_key" = [])),

@@ -37,6 +37,7 @@ pub(crate) enum Code {
     NoSuchEventType,
     UnknownEventType,
     SchemaMismatch,
+    NoSuchEvent,
     EndpointDisabled,
     MethodNotAllowed,
     TooLarge,
@@ -45,6 +46,7 @@ pub(crate) enum Code {
     Unconfirmed,
     BrokerUnavailable,
     StoreUnavailable,
+    HistoryUnavailable,
     TimedOut,
     Internal,
 }
@@ -65,6 +67,7 @@ impl Code {
             Self::NoSuchEventType => "no_such_event_type",
             Self::UnknownEventType => "unknown_event_type",
             Self::SchemaMismatch => "schema_mismatch",
+            Self::NoSuchEvent => "no_such_event",
             Self::EndpointDisabled => "endpoint_disabled",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
@@ -73,6 +76,7 @@ impl Code {
             Self::Unconfirmed => "unconfirmed",
             Self::BrokerUnavailable => "broker_unavailable",
             Self::StoreUnavailable => "store_unavailable",
+            Self::HistoryUnavailable => "history_unavailable",
             Self::TimedOut => "timed_out",
             Self::Internal => "internal",
         }
@@ -94,6 +98,7 @@ impl Code {
             Self::UnknownEventType | Self::SchemaMismatch => {
                 "the catalogue of event types does not accept the event"
             }
+            Self::NoSuchEvent => "there is no such event",
             Self::EndpointDisabled => "the endpoint is disabled",
             Self::MethodNotAllowed => "the method is not allowed at this path",
             Self::TooLarge => "the body is too large",
@@ -102,6 +107,7 @@ impl Code {
             Self::Unconfirmed => "it is not known whether the event was stored",
             Self::BrokerUnavailable => "events cannot be stored now",
             Self::StoreUnavailable => "the store of endpoints and keys cannot be asked now",
+            Self::HistoryUnavailable => "the history cannot be asked now",
             Self::TimedOut => "the request took too long",
             Self::Internal => "something went wrong inside Fanfare",
         }
@@ -118,9 +124,10 @@ impl Code {
             | Self::UnknownEventType
             | Self::SchemaMismatch => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::NoSuchRoute | Self::NoSuchEndpoint | Self::NoSuchEventType => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NoSuchRoute
+            | Self::NoSuchEndpoint
+            | Self::NoSuchEventType
+            | Self::NoSuchEvent => StatusCode::NOT_FOUND,
             Self::EndpointDisabled => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -129,6 +136,7 @@ impl Code {
             | Self::BatchUnfinished
             | Self::BrokerUnavailable
             | Self::StoreUnavailable
+            | Self::HistoryUnavailable
             | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use fanfare_journal::History;
 use fanfare_model::{Clock, EgressPolicy};
 use fanfare_producer::Producer;
 use fanfare_registry::{Registry, Snapshots};
@@ -25,7 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Announcer, ApiFault, Health, Settings,
     auth::{KnownKeys, require_key},
-    endpoint_states, endpoints, event_types, events, health,
+    endpoint_states, endpoints, event_types, events, health, history,
     openapi::Document,
     problem::{Code, Problem},
     trials,
@@ -37,6 +38,8 @@ pub struct Api {
     pub settings: Settings,
     /// Where endpoints and keys are kept.
     pub registry: Registry,
+    /// Where it is read back what happened.
+    pub history: History,
     /// What this process routes and delivers by; nudged when the registry was changed here.
     pub snapshots: Snapshots,
     /// Tells other processes that the registry was changed here.
@@ -125,7 +128,10 @@ pub async fn run(
 fn router(shared: &Arc<Shared>) -> Router {
     let check_key = middleware::from_fn_with_state(Arc::clone(shared), require_key);
     let with_key = OpenApiRouter::new()
-        .routes(routes!(events::publish))
+        .routes(routes!(events::publish, history::events))
+        .routes(routes!(history::event))
+        .routes(routes!(history::attempts))
+        .routes(routes!(history::feed))
         .routes(routes!(endpoints::create, endpoints::list))
         .routes(routes!(endpoints::show, endpoints::delete))
         .routes(routes!(endpoint_states::pause))

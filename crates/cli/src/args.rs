@@ -12,6 +12,7 @@ use crate::{Moment, commands::bench::EVENTS};
 mod content;
 mod endpoints;
 mod event_types;
+mod history;
 mod listen;
 mod outbox;
 mod publish;
@@ -25,6 +26,9 @@ pub use self::{
         EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OneEndpointArgs,
     },
     event_types::{EventTypesCommand, LoadEventTypesArgs, OneEventTypeArgs, PutEventTypeArgs},
+    history::{
+        AttemptsArgs, EventsCommand, EventsFeedArgs, EventsListArgs, EventsShowArgs, States,
+    },
     listen::{ListenArgs, LocalUrl, Share},
     outbox::{OutboxArgs, OutboxCommand, OutboxRelayArgs},
     publish::{DataSource, PublishArgs, PublishMode},
@@ -87,6 +91,11 @@ pub enum Command {
     /// Look at the deliveries that were given up on
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Look at what happened: search, show one event, read a tenant's feed
+    #[command(subcommand)]
+    Events(EventsCommand),
+    /// Search requests to receivers, newest first
+    Attempts(AttemptsArgs),
     /// Show who changed what
     Audit(AuditArgs),
     /// Bring the databases up to the schema of this release

@@ -9,6 +9,7 @@ pub(crate) mod dev;
 pub(crate) mod dispatchers;
 pub(crate) mod endpoints;
 pub(crate) mod event_types;
+pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod keys;
 pub(crate) mod listen;

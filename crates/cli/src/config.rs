@@ -32,6 +32,8 @@ pub struct Config {
     pub broker: fanfare_broker::Settings,
     /// Where endpoints are kept.
     pub registry: fanfare_registry::Settings,
+    /// Where it is kept what happened, and for how long.
+    pub history: fanfare_journal::Settings,
     /// How events are routed.
     pub router: fanfare_router::Settings,
     /// How endpoints are called.
@@ -48,6 +50,7 @@ impl Default for Config {
             shutdown_grace: Duration::from_secs(45),
             broker: fanfare_broker::Settings::default(),
             registry: fanfare_registry::Settings::default(),
+            history: fanfare_journal::Settings::default(),
             router: fanfare_router::Settings::default(),
             dispatcher: fanfare_dispatcher::Settings::default(),
             api: fanfare_api::Settings::default(),

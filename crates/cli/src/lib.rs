@@ -15,12 +15,14 @@ mod signals;
 mod wiring;
 
 pub use args::{
-    Args, AuditArgs, BenchArgs, Command, CompletionsArgs, DataSource, DeadLettersCommand, DevArgs,
-    EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, EventTypesCommand,
-    FilterCommand, FilterTestArgs, KeysCommand, ListenArgs, LoadEventTypesArgs, LocalUrl,
-    MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OutboxArgs, OutboxCommand, OutboxRelayArgs,
-    OutputFormat, Parameter, PublishArgs, PublishMode, PutEventTypeArgs, Role, SampleEventArgs,
-    Scenario, ServeArgs, Share, TemplateArgs, TemplateCommand, TemplateRenderArgs, TopologyCommand,
+    Args, AttemptsArgs, AuditArgs, BenchArgs, Command, CompletionsArgs, DataSource,
+    DeadLettersCommand, DevArgs, EndpointOptions, EndpointsAddArgs, EndpointsCommand,
+    EndpointsListArgs, EventTypesCommand, EventsCommand, EventsFeedArgs, EventsListArgs,
+    EventsShowArgs, FilterCommand, FilterTestArgs, KeysCommand, ListenArgs, LoadEventTypesArgs,
+    LocalUrl, MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OutboxArgs, OutboxCommand,
+    OutboxRelayArgs, OutputFormat, Parameter, PublishArgs, PublishMode, PutEventTypeArgs, Role,
+    SampleEventArgs, Scenario, ServeArgs, Share, States, TemplateArgs, TemplateCommand,
+    TemplateRenderArgs, TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use moment::Moment;

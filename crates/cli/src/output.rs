@@ -168,6 +168,11 @@ pub(crate) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("names and JSON values can be written as JSON")
 }
 
+/// One row as scripts get it, to stand within something larger.
+pub(crate) fn object<R: Row>(row: &R) -> Value {
+    serde_json::to_value(Object(row)).expect("names and JSON values can be written as JSON")
+}
+
 /// Writes rows as a list of objects.
 pub(crate) struct Objects<'r, R>(pub(crate) &'r [R]);
 

@@ -33,6 +33,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => {
             commands::dead_letters::run(args.output, command, &sources()).await?;
         }
+        Command::Events(command) => {
+            commands::events::run(args.output, command, &sources()).await?;
+        }
+        Command::Attempts(attempts) => {
+            commands::events::attempts(args.output, attempts, &sources()).await?;
+        }
         Command::Audit(audit) => commands::audit::run(args.output, audit, &sources()).await?,
         Command::Migrate(migrate) => {
             commands::migrate::run(args.output, migrate, &sources()).await?;

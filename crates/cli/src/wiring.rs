@@ -7,6 +7,7 @@ use fanfare_api::{Announcer, Api, Health};
 use fanfare_broker::Broker;
 use fanfare_dispatcher::Dispatcher;
 use fanfare_egress::Egress;
+use fanfare_journal::History;
 use fanfare_model::{Clock, EgressPolicy};
 use fanfare_producer::Producer;
 use fanfare_registry::{Registry, Snapshots, keep_fresh};
@@ -207,6 +208,7 @@ impl Fanfare {
         let api = Api {
             settings: self.config.api.clone(),
             registry: self.registry,
+            history: History::connect(&self.config.history),
             snapshots: self.snapshots,
             announcer,
             producer: Producer::on(&self.broker, self.clock.clone())

@@ -7,6 +7,7 @@
 //! What is missing is known: the numbers of batches show gaps, and a delivery whose outcome may have been
 //! lost is shown as unknown.
 
+mod feed;
 mod history;
 mod records;
 mod search;
@@ -24,6 +25,7 @@ mod error;
 mod settings;
 
 pub use error::HistoryFault;
+pub use feed::{FeedFilter, FeedPart, InvalidOutcome, InvalidState};
 pub use history::History;
 pub use record::{Counts, MissingOffsets, Portion, Recorded};
 pub use records::{

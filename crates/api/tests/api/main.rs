@@ -5,6 +5,7 @@
 mod content;
 mod endpoints;
 mod events;
+mod history;
 mod process;
 mod refusals;
 mod support;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_api::{Announcer, Api, ApiFault, Health, Settings, run};
 use fanfare_broker::Broker;
+use fanfare_journal::History;
 use fanfare_model::{EgressPolicy, Secret};
 use fanfare_producer::Producer;
 use fanfare_registry::{Registry, Snapshots};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// A running API.
 pub(crate) struct Server {
     pub(crate) registry: Registry,
+    pub(crate) history: History,
     pub(crate) broker: Broker,
     pub(crate) key: String,
     base: String,
@@ -43,6 +45,10 @@ impl Server {
             ..fanfare_registry::Settings::default()
         };
         let registry = Registry::open(&store).await.unwrap();
+        let history = History::connect(&fanfare_journal::Settings {
+            database: folder.path().join("history.db").into(),
+            ..fanfare_journal::Settings::default()
+        });
         let now = wall_clock().now();
         let key = registry.create_api_key("tests", "tester", now).await;
         let broker = Broker::start(broker, "api tests").unwrap();
@@ -53,6 +59,7 @@ impl Server {
                 ..Settings::default()
             },
             registry: registry.clone(),
+            history: history.clone(),
             snapshots: Snapshots::new(),
             announcer: Announcer::on(&broker, wall_clock()),
             producer: Producer::on(&broker, wall_clock()),
@@ -70,6 +77,7 @@ impl Server {
         running.spawn(run(listener, api, shutdown.clone()));
         Self {
             registry,
+            history,
             broker,
             key: key.unwrap().key.expose().to_owned(),
             base,

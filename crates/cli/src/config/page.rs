@@ -6,10 +6,11 @@ use super::{Config, Effective, Sources};
 use crate::output::{self, Column, Row};
 
 /// The type of each section, and the file that declares it.
-const SECTIONS: [(&str, &str, &str); 8] = [
+const SECTIONS: [(&str, &str, &str); 9] = [
     ("", "cli/src/config.rs", "Config"),
     ("broker", "broker/src/settings.rs", "Settings"),
     ("registry", "registry/src/settings.rs", "Settings"),
+    ("history", "journal/src/settings.rs", "Settings"),
     ("router", "router/src/settings.rs", "Settings"),
     ("dispatcher", "dispatcher/src/settings.rs", "Settings"),
     (
