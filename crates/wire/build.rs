@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO}/io");
     let roots = [
         "fanfare/v1/delivery.proto",
+        "fanfare/v1/journal.proto",
         "io/cloudevents/v1/cloudevents.proto",
     ];
     let files = protox::compile(roots, [PROTO])?;

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use fanfare_broker::Settings as BrokerSettings;
 use fanfare_cli::{Config, Ending, Fanfare, Role, Stop};
+use fanfare_journal::History;
 use fanfare_model::{Endpoint, EndpointId, EndpointState, Secret, TenantId};
 use fanfare_registry::{NewEndpoint, Registry, Snapshots};
 use fanfare_testkit::{PlainAmqp, eventually, wall_clock};
@@ -21,6 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Pipeline {
     url: String,
     registry: Registry,
+    history: History,
     snapshots: Snapshots,
     address: SocketAddr,
     stop: Stop,
@@ -34,18 +36,20 @@ impl Pipeline {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         let config = config(broker, &home);
         let url = config.broker.url.expose().to_owned();
-        let roles = vec![Role::Api, Role::Router, Role::Dispatcher];
+        let roles = vec![Role::Api, Role::Router, Role::Dispatcher, Role::Recorder];
         let stop = Stop::default();
         let fanfare = Fanfare::start(config, roles, wall_clock(), stop.clone())
             .await
             .expect("the program starts");
         let (registry, snapshots) = (fanfare.registry().clone(), fanfare.snapshots().clone());
+        let history = fanfare.history().clone();
         let address = fanfare.address();
         #[expect(clippy::disallowed_methods, reason = "`Pipeline::stop` waits for it")]
         let running = tokio::spawn(fanfare.run());
         Self {
             url,
             registry,
+            history,
             snapshots,
             address,
             stop,
@@ -118,6 +122,11 @@ impl Pipeline {
         made.expect("the store answers").key
     }
 
+    /// What happened.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// Where the API listens.
     pub fn api(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
@@ -188,6 +197,7 @@ pub(crate) fn config(broker: BrokerSettings, home: &TempDir) -> Config {
         ..Config::default()
     };
     config.registry.database = home.path().join("fanfare.db").into();
+    config.history.database = home.path().join("fanfare-history.db").into();
     config.registry.encryption_key = Some(Secret::new("07".repeat(32)));
     config.api.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.dispatcher.id = "test".to_owned();

@@ -263,13 +263,20 @@ impl Broker {
         self.tasks.wait().await;
     }
 
+    /// Runs something that publishes, until it ends or publishers are to end.
+    pub(crate) fn spawn_until_closing(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let closing = self.closing_publishers.clone();
+        self.tasks
+            .spawn(async move { closing.run_until_cancelled(work).await });
+    }
+
+    pub(crate) async fn consuming_connection(&self) -> Result<Arc<Connection>, BrokerFault> {
+        let session: Option<Session> = self.consume_link.session_after(0).await;
+        Ok(session.ok_or(BrokerFault::Closed)?.connection)
+    }
+
     async fn consuming_channel(&self) -> Result<Channel, BrokerFault> {
-        let session: Session = self
-            .consume_link
-            .session_after(0)
-            .await
-            .ok_or(BrokerFault::Closed)?;
-        open_channel(&session.connection).await
+        open_channel(&*self.consuming_connection().await?).await
     }
 }
 

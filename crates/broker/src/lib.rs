@@ -5,6 +5,8 @@
 //!   again what was unconfirmed.
 //! - [`Bundler`] puts deliveries that go to the same place at the same time into one message.
 //! - [`Inbox`] hands out messages; each is acknowledged when its consequences are confirmed.
+//! - [`JournalWriter`] tells the history what happened, off the path of any delivery; [`StreamReader`]
+//!   reads it back.
 //! - [`DelayLine`] says in which queue a delivery waits.
 //!
 //! Publishing and consuming use a connection each: RabbitMQ blocks connections that publish when it
@@ -19,6 +21,7 @@ mod convert;
 mod delay;
 mod error;
 mod inbox;
+mod journal;
 mod patience;
 mod plain;
 mod publisher;
@@ -26,6 +29,7 @@ mod pulse;
 mod settings;
 mod settlement;
 mod skeleton;
+mod stream;
 mod topology;
 
 pub use broker::Broker;
@@ -34,12 +38,14 @@ pub use check::{Finding, Verdict};
 pub use delay::{DelayLine, Tier};
 pub use error::{BrokerFault, PublishFault};
 pub use inbox::{Inbox, Message, Subscription};
+pub use journal::{JournalSettings, JournalWriter};
 pub use plain::publish_plainly;
 pub use publisher::{Publisher, PublisherStatus};
 pub use pulse::Pulse;
 pub use settings::{InvalidPrefix, Prefix, Settings};
 pub use settlement::Receipt;
 pub use skeleton::Skeleton;
+pub use stream::{StreamMessage, StreamReader};
 pub use topology::{
     Address, Argument, BindingSpec, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology,
 };

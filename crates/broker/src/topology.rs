@@ -204,6 +204,21 @@ impl Topology {
         self.address("rejected", String::new(), true)
     }
 
+    /// Where what happened is written.
+    pub fn journal_address(&self) -> Address {
+        // Through the default exchange, because a stream of that name is all that there is to reach.
+        Address {
+            exchange: String::new(),
+            routing_key: self.journal_queue(),
+            must_route: true,
+        }
+    }
+
+    /// The stream of what was routed and attempted.
+    pub fn journal_queue(&self) -> String {
+        self.name("journal")
+    }
+
     /// Where processes tell each other what changed. Nobody need be listening.
     pub fn control_address(&self) -> Address {
         self.address("control", String::new(), false)

@@ -147,7 +147,7 @@ pub struct ServeArgs {
         value_enum,
         value_delimiter = ',',
         num_args = 1..,
-        default_values_t = [Role::Api, Role::Router, Role::Dispatcher],
+        default_values_t = [Role::Api, Role::Router, Role::Dispatcher, Role::Recorder],
     )]
     pub roles: Vec<Role>,
 }
@@ -161,6 +161,8 @@ pub enum Role {
     Router,
     /// Calls the endpoints
     Dispatcher,
+    /// Writes what happened to the history
+    Recorder,
 }
 
 impl Role {
@@ -170,6 +172,7 @@ impl Role {
             Self::Api => "api",
             Self::Router => "router",
             Self::Dispatcher => "dispatcher",
+            Self::Recorder => "recorder",
         }
     }
 }
@@ -311,7 +314,7 @@ mod tests {
         for (line, expected) in [
             (
                 "fanfare serve",
-                vec![Role::Api, Role::Router, Role::Dispatcher],
+                vec![Role::Api, Role::Router, Role::Dispatcher, Role::Recorder],
             ),
             ("fanfare serve --roles router", vec![Role::Router]),
             (

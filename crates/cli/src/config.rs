@@ -30,6 +30,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// How to reach RabbitMQ.
     pub broker: fanfare_broker::Settings,
+    /// What is told of what happens.
+    pub journal: fanfare_broker::JournalSettings,
     /// Where endpoints are kept.
     pub registry: fanfare_registry::Settings,
     /// Where it is kept what happened, and for how long.
@@ -49,6 +51,7 @@ impl Default for Config {
         Self {
             shutdown_grace: Duration::from_secs(45),
             broker: fanfare_broker::Settings::default(),
+            journal: fanfare_broker::JournalSettings::default(),
             registry: fanfare_registry::Settings::default(),
             history: fanfare_journal::Settings::default(),
             router: fanfare_router::Settings::default(),

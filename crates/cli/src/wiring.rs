@@ -4,10 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use fanfare_api::{Announcer, Api, Health};
-use fanfare_broker::Broker;
+use fanfare_broker::{Broker, JournalWriter};
 use fanfare_dispatcher::Dispatcher;
 use fanfare_egress::Egress;
-use fanfare_journal::History;
+use fanfare_journal::{History, Recorder, record_journal};
 use fanfare_model::{Clock, EgressPolicy};
 use fanfare_producer::Producer;
 use fanfare_registry::{Registry, Snapshots, keep_fresh};
@@ -22,6 +22,9 @@ use crate::{Config, Role};
 
 /// How long a start waits for RabbitMQ. A process that started waits for as long as it takes.
 const CONNECT_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long the ends of the journals are waited for. What is lost with them is noticed, and is no delivery.
+const JOURNALS_END_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a process is told to end.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +52,7 @@ pub struct Fanfare {
     stop: Stop,
     broker: Broker,
     registry: Registry,
+    history: History,
     snapshots: Snapshots,
     metrics: Metrics,
     listener: TcpListener,
@@ -76,6 +80,7 @@ impl Fanfare {
             .context("stopped while waiting for RabbitMQ")?
             .context("connecting to RabbitMQ")?;
         Ok(Self {
+            history: History::connect(&config.history),
             config,
             roles,
             clock,
@@ -105,6 +110,11 @@ impl Fanfare {
         &self.registry
     }
 
+    /// What happened, for whoever drives the process from within.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// What the roles decide by, for whoever drives the process from within.
     pub fn snapshots(&self) -> &Snapshots {
         &self.snapshots
@@ -128,9 +138,11 @@ impl Fanfare {
             self.clock.clone(),
             background.clone(),
         ));
+        self.spawn_recorder(&mut behind, background.clone());
+        let (history, journals) = (self.history.clone(), self.journals());
         let mut roles = JoinSet::new();
         let (snapshots, clock) = (self.snapshots.clone(), self.clock.clone());
-        let diversions = self.spawn_roles(&mut roles)?;
+        let diversions = self.spawn_roles(&mut roles, &journals)?;
         behind.spawn(hear_announcements(
             broker.clone(),
             snapshots,
@@ -140,18 +152,51 @@ impl Fanfare {
         ));
         let ended = supervise(roles, &stop, grace).await;
 
-        // What the roles needed ends after them: first who listens, then the broker, then the store.
+        // What the roles needed ends after them: first who listens, then the broker, then the stores.
+        journals.close().await;
         background.cancel();
         while behind.join_next().await.is_some() {}
         broker.close().await;
         registry.close().await;
+        history.close().await;
         ended
+    }
+
+    fn spawn_recorder(&self, behind: &mut JoinSet<()>, until: CancellationToken) {
+        if self.roles.contains(&Role::Recorder) {
+            let recorder = Recorder::new(
+                &self.broker,
+                self.history.clone(),
+                self.config.history.clone(),
+                self.clock.clone(),
+                &self.metrics.meter("fanfare.recorder"),
+            );
+            behind.spawn(record_journal(recorder, until));
+        }
+    }
+
+    /// A journal for each role that has something to tell.
+    fn journals(&self) -> Journals {
+        let process = named(self.config.dispatcher.clone()).id;
+        let meter = self.metrics.meter("fanfare.journal");
+        let start = |role: Role| {
+            if !self.roles.contains(&role) {
+                return JournalWriter::off();
+            }
+            let (settings, clock) = (&self.config.journal, self.clock.clone());
+            JournalWriter::start(&self.broker, settings, role.name(), &process, clock, &meter)
+        };
+        Journals {
+            router: start(Role::Router),
+            dispatcher: start(Role::Dispatcher),
+        }
     }
 
     /// Starts the roles. Returns where to tell a router which endpoints are flooded.
     fn spawn_roles(
         self,
         roles: &mut JoinSet<anyhow::Result<usize>>,
+        journals: &Journals,
     ) -> anyhow::Result<Option<Diversions>> {
         let Stop { terminate, abort } = self.stop.clone();
         let mut diversions = None;
@@ -163,7 +208,8 @@ impl Fanfare {
                 self.snapshots.clone(),
                 self.clock.clone(),
                 &self.metrics.meter("fanfare.router"),
-            );
+            )
+            .journalling(journals.router.clone());
             diversions = Some(router.diversions());
             let (broker, terminate, abort) =
                 (self.broker.clone(), terminate.clone(), abort.clone());
@@ -182,7 +228,8 @@ impl Fanfare {
                 egress,
                 self.clock.clone(),
                 &self.metrics.meter("fanfare.dispatcher"),
-            );
+            )
+            .journalling(journals.dispatcher.clone());
             let terminate = terminate.clone();
             roles.spawn(
                 async move { Ok(fanfare_dispatcher::run(dispatcher, terminate, abort).await?) },
@@ -208,7 +255,7 @@ impl Fanfare {
         let api = Api {
             settings: self.config.api.clone(),
             registry: self.registry,
-            history: History::connect(&self.config.history),
+            history: self.history,
             snapshots: self.snapshots,
             announcer,
             producer: Producer::on(&self.broker, self.clock.clone())
@@ -220,6 +267,21 @@ impl Fanfare {
         };
         fanfare_api::run(self.listener, api, terminate).await?;
         Ok(0)
+    }
+}
+
+/// What the roles of this process tell.
+struct Journals {
+    router: JournalWriter,
+    dispatcher: JournalWriter,
+}
+
+impl Journals {
+    async fn close(&self) {
+        tokio::join!(
+            self.router.close(JOURNALS_END_WITHIN),
+            self.dispatcher.close(JOURNALS_END_WITHIN),
+        );
     }
 }
 

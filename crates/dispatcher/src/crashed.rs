@@ -3,7 +3,7 @@
 //! Each delivery of such a message becomes a dead letter of its own, labelled `crashed`.
 
 use fanfare_broker::{Inbox, Message};
-use fanfare_model::{Clock, DeadLetterReason};
+use fanfare_model::{Clock, DeadLetterReason, Settlement};
 use fanfare_wire::decode_bundle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -41,8 +41,14 @@ async fn label(settler: &Settler, clock: &Clock, message: Message) {
     for delivery in deliveries {
         let id = delivery.id;
         let reason = DeadLetterReason::Crashed;
+        let failure = None;
+        let settlement = Settlement::DeadLetter { reason, failure };
+        let told = settler.journal.told(&delivery, &settlement, None);
         match settler.bury(delivery, reason, None, clock.now()).await {
-            Ok(()) => warn!(delivery.id = %id, "a delivery that ended processes is a dead letter"),
+            Ok(()) => {
+                settler.journal.tell(told);
+                warn!(delivery.id = %id, "a delivery that ended processes is a dead letter");
+            }
             Err(fault) => {
                 warn!(delivery.id = %id, %fault, "a crashed delivery was not settled");
                 return receipt.hand_back();

@@ -26,6 +26,7 @@ mod seen;
 mod crashed;
 mod floods;
 mod operational;
+mod record;
 mod reports;
 mod settle;
 

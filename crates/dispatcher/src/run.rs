@@ -5,10 +5,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use fanfare_broker::{Broker, Inbox, Message, Subscription, Topology};
+use fanfare_broker::{Broker, Inbox, JournalWriter, Message, Subscription, Topology};
 use fanfare_egress::{Egress, attempt};
 use fanfare_model::{
-    Clock, DeferReason, Delivery, DiscardReason, Endpoint, Jitter, Outcome, Settlement, Timestamp,
+    AttemptRecord, Clock, DeferReason, Delivery, DiscardReason, Endpoint, Jitter, Outcome,
+    Settlement, Timestamp,
 };
 use fanfare_registry::{Registry, Snapshot, Snapshots};
 use fanfare_wire::decode_bundle;
@@ -33,6 +34,7 @@ use crate::{
     ownership::Ownership,
     partition::{InHand, UnderWay},
     peers::priority,
+    record::record_of,
     reports::Reports,
     seen::{Claim, Seen},
     settle::{Held, Settler},
@@ -117,6 +119,13 @@ impl Dispatcher {
             reports,
             metrics,
         }
+    }
+
+    /// Has what becomes of deliveries written to a journal.
+    #[must_use]
+    pub fn journalling(mut self, journal: JournalWriter) -> Self {
+        self.settler.journal = journal;
+        self
     }
 
     /// One subscription for each partition. With single active consumers, RabbitMQ 4.0 and later gives
@@ -250,6 +259,7 @@ impl Dispatcher {
                 },
                 delivery,
                 receipt,
+                attempt: None,
             });
         join_all(held.map(|held| self.handle_one(held, &hand))).await;
     }
@@ -318,7 +328,10 @@ impl Dispatcher {
         }
         match self.enter(&lane, endpoint, held, hand).await? {
             (Entry::Go(place), Some(_under_way)) => {
-                Some(self.attempt(&held.delivery, endpoint, &lane, place).await)
+                let attempting = self.attempt(&held.delivery, endpoint, &lane, place);
+                let (settlement, record) = attempting.await;
+                held.attempt = Some(record);
+                Some(settlement)
             }
             (Entry::Go(_), None) => None,
             (Entry::Defer(deferral), _) => {
@@ -377,7 +390,7 @@ impl Dispatcher {
         endpoint: &Endpoint,
         lane: &Arc<Lane>,
         place: Place,
-    ) -> Settlement {
+    ) -> (Settlement, AttemptRecord) {
         self.metrics.attempt_starts();
         let (instant, now) = (Instant::now(), self.clock.now());
         let started = place.started.unwrap_or(now);
@@ -385,8 +398,10 @@ impl Dispatcher {
         let (took, now) = (instant.elapsed(), self.clock.now());
         let turn = lane.conclude(place, endpoint, &outcome, now);
         self.report(turn, delivery, endpoint, now);
-        let class = decide::failure_of(&outcome, &endpoint.success).map(|failure| failure.class);
-        self.metrics.attempt_ends(class, took);
+        let failure = decide::failure_of(&outcome, &endpoint.success);
+        self.metrics
+            .attempt_ends(failure.as_ref().map(|failure| failure.class), took);
+        let record = record_of(delivery, &outcome, failure, started, took);
         let jitter = Jitter::new(rand::random());
         let past = decide::Past::from(delivery);
         let settlement = decide::after_attempt(&outcome, past, endpoint.into(), jitter, now);
@@ -395,7 +410,7 @@ impl Dispatcher {
             self.metrics.delivered_after(seconds);
         }
         log_attempt(delivery, &outcome, &settlement, (started, took));
-        settlement
+        (settlement, record)
     }
 
     /// Tells what an attempt changed for its whole endpoint.

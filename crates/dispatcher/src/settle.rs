@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use fanfare_broker::{Bundler, PublishFault, Publisher, Receipt, Topology};
+use fanfare_broker::{Bundler, JournalWriter, PublishFault, Publisher, Receipt, Topology};
 use fanfare_model::{
-    Clock, DeadLetter, DeadLetterReason, Delivery, Failure, PartitionKey, Settlement, Timestamp,
+    AttemptRecord, Clock, DeadLetter, DeadLetterReason, Delivery, Failure, PartitionKey,
+    Settlement, Timestamp,
 };
 use fanfare_wire::{
     DecodeFault, Envelope, EventRejection, RejectionCode, encode_bundle, encode_dead_letter,
@@ -33,6 +34,7 @@ pub(crate) struct Settler {
     clock: Clock,
     metrics: Arc<Metrics>,
     reports: Arc<Reports>,
+    pub(crate) journal: JournalWriter,
 }
 
 /// A delivery in hand, with everything that its settlement needs.
@@ -43,6 +45,8 @@ pub(crate) struct Held {
     /// What it takes while it is here.
     pub(crate) load: Load,
     pub(crate) receipt: Receipt,
+    /// The request that was made, if one was.
+    pub(crate) attempt: Option<AttemptRecord>,
 }
 
 impl Settler {
@@ -60,6 +64,7 @@ impl Settler {
             clock,
             metrics,
             reports,
+            journal: JournalWriter::off(),
         }
     }
 
@@ -72,6 +77,7 @@ impl Settler {
             delivery,
             key,
             receipt,
+            attempt,
             ..
         } = held;
         // The broker gives the message out again, so what follows from it would be there twice.
@@ -82,8 +88,10 @@ impl Settler {
         self.metrics.settled(&settlement);
         // A deferred delivery comes back as the same attempt, so it must not be remembered as settled.
         let is_done = !matches!(settlement, Settlement::Defer { .. });
+        let told = self.journal.told(&delivery, &settlement, attempt);
         match self.publish_what_follows(delivery, key, settlement).await {
             Ok(()) => {
+                self.journal.tell(told);
                 if let Some(in_hand) = in_hand.filter(|_| is_done) {
                     in_hand.remember();
                 }

@@ -12,6 +12,8 @@ mod history;
 mod records;
 mod search;
 
+mod recorder;
+
 mod record;
 mod retention;
 mod take_in;
@@ -22,12 +24,14 @@ mod statement;
 mod store;
 
 mod error;
+mod metrics;
 mod settings;
 
 pub use error::HistoryFault;
 pub use feed::{FeedFilter, FeedPart, InvalidOutcome, InvalidState};
 pub use history::History;
 pub use record::{Counts, MissingOffsets, Portion, Recorded};
+pub use recorder::{Recorder, record_journal};
 pub use records::{
     AttemptEntry, Cursor, DeliveryGroup, DeliveryRecord, EventHistory, EventRecord, FeedCursor,
     FeedEntry, Gap, GapKind, InvalidCursor, LastFailure, OwedEvent, Progress,

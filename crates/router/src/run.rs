@@ -5,8 +5,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use fanfare_broker::{Broker, Bundler, Message, PublishFault, Publisher, Subscription, Topology};
-use fanfare_model::{Clock, Delivery, Wait};
+use fanfare_broker::{
+    Broker, Bundler, JournalWriter, Message, PublishFault, Publisher, Subscription, Topology,
+};
+use fanfare_model::{Clock, Delivery, OwedDelivery, Wait};
 use fanfare_registry::{Snapshot, Snapshots};
 use fanfare_wire::{
     DecodedEvent, Envelope, EventLimits, EventRejection, decode_event, encode_rejected, is_batch,
@@ -37,6 +39,7 @@ pub struct Router {
     diversions: Diversions,
     topology: Arc<Topology>,
     limits: EventLimits,
+    journal: JournalWriter,
     clock: Clock,
     metrics: Metrics,
 }
@@ -60,6 +63,7 @@ impl Router {
             limits: EventLimits {
                 max_event_bytes: settings.max_event_bytes,
             },
+            journal: JournalWriter::off(),
             clock,
             metrics: Metrics::new(meter),
         }
@@ -68,6 +72,12 @@ impl Router {
     /// Where to tell it which endpoints are flooded.
     pub fn diversions(&self) -> Diversions {
         self.diversions.clone()
+    }
+
+    /// Has what is routed written to a journal.
+    #[must_use]
+    pub fn journalling(self, journal: JournalWriter) -> Self {
+        Self { journal, ..self }
     }
 }
 
@@ -165,10 +175,16 @@ impl Router {
         let mut deliveries = decide::deliveries(&event, &trace, &snapshot, self.clock.now());
         self.divert(&mut deliveries, &snapshot);
         let count = deliveries.len();
+        let is_told = self.journal.tells_of_success();
+        let owed = deliveries
+            .iter()
+            .map(|delivery| owed(delivery, is_told))
+            .collect();
         while !deliveries.is_empty() {
             let page = deliveries.split_off(deliveries.len().saturating_sub(PAGE));
             try_join_all(page.into_iter().map(|delivery| self.publish(delivery))).await?;
         }
+        self.journal.routed(&event, &trace, owed).await;
         let fate = if count == 0 {
             EventFate::Unmatched
         } else {
@@ -232,5 +248,14 @@ impl Router {
             "event rejected"
         );
         Ok(())
+    }
+}
+
+fn owed(delivery: &Delivery, is_told: bool) -> OwedDelivery {
+    OwedDelivery {
+        id: delivery.id,
+        endpoint: delivery.endpoint,
+        not_before: delivery.wait.map(|wait| wait.until),
+        is_told,
     }
 }

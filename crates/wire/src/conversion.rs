@@ -187,17 +187,17 @@ pub(crate) fn moment(field: &'static str, microsecond: i64) -> Result<Timestamp,
     })
 }
 
-fn optional_moment(
+pub(crate) fn optional_moment(
     field: &'static str,
     microsecond: Option<i64>,
 ) -> Result<Option<Timestamp>, DecodeFault> {
     microsecond.map(|value| moment(field, value)).transpose()
 }
 
-fn sixteen(field: &'static str, bytes: &[u8]) -> Result<[u8; 16], DecodeFault> {
+pub(crate) fn sixteen(field: &'static str, bytes: &[u8]) -> Result<[u8; 16], DecodeFault> {
     bytes.try_into().map_err(|_| invalid(field, "16 bytes"))
 }
 
-fn invalid(field: &'static str, expected: &'static str) -> DecodeFault {
+pub(crate) fn invalid(field: &'static str, expected: &'static str) -> DecodeFault {
     DecodeFault::InvalidField { field, expected }
 }

@@ -8,7 +8,8 @@
 //!
 //! Reading order: [`decode_event`] reads what producers publish; [`encode_bundle`] carries deliveries
 //! from router to dispatcher; [`encode_dead_letter`] keeps the ones given up on; [`encode_rejected`]
-//! keeps the messages that are no events; [`ControlMessage`] is what processes tell each other.
+//! keeps the messages that are no events; [`encode_journal_batch`] tells the history what happened;
+//! [`ControlMessage`] is what processes tell each other.
 
 mod bundle;
 mod control;
@@ -17,6 +18,7 @@ mod dead_letter;
 mod envelope;
 mod error;
 mod event;
+mod journal;
 mod proto;
 mod rejected;
 
@@ -32,4 +34,5 @@ pub use event::{
     decode_event, decode_event_with, decode_structured_json, encode_structured, event_envelope,
     event_envelope_binary, event_envelope_protobuf, is_batch, split_batch, trace_of_event,
 };
+pub use journal::{decode_journal_batch, encode_journal_batch};
 pub use rejected::encode_rejected;

@@ -10,6 +10,7 @@ mod delivery;
 mod examples;
 mod failing;
 mod floods;
+mod history;
 mod hostile;
 mod modes;
 mod other_languages;

@@ -54,7 +54,7 @@ async fn demonstrate(args: &DevArgs, config: Config, signals: &Signals) -> anyho
         terminate: signals.terminate.clone(),
         abort: signals.abort.clone(),
     };
-    let roles = vec![Role::Api, Role::Router, Role::Dispatcher];
+    let roles = vec![Role::Api, Role::Router, Role::Dispatcher, Role::Recorder];
     let clock = clock::system_clock();
     let broker_settings = config.broker.clone();
     let fanfare = Fanfare::start(config, roles, clock.clone(), stop.clone()).await?;
@@ -86,6 +86,7 @@ fn config(mut config: Config, url: Secret, home: &Home) -> anyhow::Result<Config
     EncryptionKey::from_file_or_create(&key_file).context("making a key for the registry")?;
     config.broker.url = url;
     config.registry.database = home.path().join("fanfare.db").into();
+    config.history.database = home.path().join("fanfare-history.db").into();
     config.registry.snapshot_file = Some(home.path().join("registry.snapshot"));
     config.registry.encryption_key = None;
     config.registry.encryption_key_file = Some(key_file);

@@ -6,9 +6,10 @@ use super::{Config, Effective, Sources};
 use crate::output::{self, Column, Row};
 
 /// The type of each section, and the file that declares it.
-const SECTIONS: [(&str, &str, &str); 9] = [
+const SECTIONS: [(&str, &str, &str); 10] = [
     ("", "cli/src/config.rs", "Config"),
     ("broker", "broker/src/settings.rs", "Settings"),
+    ("journal", "broker/src/journal.rs", "JournalSettings"),
     ("registry", "registry/src/settings.rs", "Settings"),
     ("history", "journal/src/settings.rs", "Settings"),
     ("router", "router/src/settings.rs", "Settings"),

@@ -7,13 +7,15 @@ use std::{fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use fanfare_model::{
-    AttributeValue, DeadLetter, DeadLetterReason, Delivery, EndpointId, Event, Failure,
-    FailureClass, Timestamp, TraceContext,
+    ActedDelivery, AttemptRecord, AttributeValue, DeadLetter, DeadLetterReason, Delivery,
+    DeliveryAction, DeliveryState, EndpointId, Event, Failure, FailureClass, HandledDelivery,
+    JournalBatch, JournalEntry, JournalWriterId, OwedDelivery, RoutedEvent, Timestamp,
+    TraceContext,
 };
 use fanfare_wire::{
     Envelope, EventLimits, HeaderValue, Headers, Properties, decode_bundle, decode_dead_letter,
-    decode_event, encode_bundle, encode_dead_letter, event_envelope, event_envelope_binary,
-    event_envelope_protobuf,
+    decode_event, decode_journal_batch, encode_bundle, encode_dead_letter, encode_journal_batch,
+    event_envelope, event_envelope_binary, event_envelope_protobuf,
 };
 
 macro_rules! golden {
@@ -167,6 +169,83 @@ fn an_event_in_protobuf_is_unchanged() {
     let old = message("application/cloudevents+protobuf", new.headers, golden);
     let decoded = decode_event(&old, None, &EventLimits::default()).unwrap();
     assert_eq!((decoded.event, decoded.trace), (event, trace()));
+}
+
+/// A batch with an entry of every kind and every state.
+fn journal_batch() -> JournalBatch {
+    let event = Arc::new(event());
+    let (one, moment) = (delivery(&event, 1), at(1_700_000_000_000_002));
+    let handled = |state, attempt| {
+        JournalEntry::Handled(HandledDelivery {
+            delivery: one.id,
+            endpoint: one.endpoint,
+            event: (&*event).into(),
+            replay: 1,
+            at: moment,
+            attempt,
+            failed_attempts: 3,
+            state,
+        })
+    };
+    let attempt = |failure| AttemptRecord {
+        number: 4,
+        started_at: moment,
+        took_micros: 1234,
+        status: Some(503),
+        failure,
+        error: "the receiver answered 503".to_owned(),
+    };
+    let reason = DeadLetterReason::Exhausted;
+    JournalBatch {
+        writer: JournalWriterId {
+            name: "dispatcher a".to_owned(),
+            epoch: 1_700_000_000_000_000,
+        },
+        sequence: 7,
+        written_at: at(1_700_000_000_000_003),
+        dropped: 2,
+        is_last: true,
+        entries: vec![
+            JournalEntry::Routed(RoutedEvent {
+                event: Arc::clone(&event),
+                data_left_out: true,
+                at: moment,
+                trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
+                owed: vec![OwedDelivery {
+                    id: one.id,
+                    endpoint: one.endpoint,
+                    not_before: Some(moment),
+                    is_told: false,
+                }],
+            }),
+            handled(
+                DeliveryState::Retrying { at: moment },
+                Some(attempt(Some(FailureClass::Status5xx))),
+            ),
+            handled(DeliveryState::Delivered, Some(attempt(None))),
+            handled(DeliveryState::DeadLettered { reason }, None),
+            handled(DeliveryState::Discarded, None),
+            JournalEntry::Acted(ActedDelivery {
+                delivery: one.id,
+                endpoint: one.endpoint,
+                event: (&*event).into(),
+                replay: 2,
+                at: moment,
+                action: DeliveryAction::Replayed,
+                actor: "someone".to_owned(),
+                operation: "op-1".to_owned(),
+            }),
+        ],
+    }
+}
+
+#[test]
+fn a_journal_batch_is_unchanged() {
+    let golden = golden!("journal-batch.bin");
+    let new = encode_journal_batch(&journal_batch());
+    check("journal-batch.bin", &new.body, golden);
+    let old = message("", Headers::default(), golden);
+    assert_eq!(decode_journal_batch(&old).unwrap(), journal_batch());
 }
 
 /// A message in binary mode as text: one header a line, an empty line, the body.
