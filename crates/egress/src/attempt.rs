@@ -17,7 +17,7 @@ pub async fn attempt(
     timeout: Duration,
 ) -> Outcome {
     match request::build(endpoint, delivery, now) {
-        Ok(request) => egress.post(request, now, timeout).await,
+        Ok(request) => egress.post(endpoint, request, now, timeout).await,
         Err(fault) => Outcome::Unbuildable {
             detail: match fault.source() {
                 Some(cause) => format!("{fault}: {cause}"),

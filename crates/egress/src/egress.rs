@@ -4,25 +4,35 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fanfare_model::{EgressPolicy, Outcome, Timestamp};
+use fanfare_model::{Auth, EgressPolicy, Endpoint, Outcome, TargetUrl, Timestamp};
 use ipnet::IpNet;
-use reqwest::{Client, Response, header::RETRY_AFTER, redirect, retry};
+use reqwest::{
+    Response, StatusCode,
+    header::{AUTHORIZATION, HeaderValue, RETRY_AFTER},
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use self::{
+    clients::Clients,
     guard::{Guard, SystemResolver},
     retry_after::retry_after,
+    tokens::Tokens,
 };
 use crate::request::SignedRequest;
 
+mod clients;
 mod failure;
 mod guard;
 mod retry_after;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
-pub use self::guard::Resolver;
+pub use self::{
+    clients::{InvalidTls, check_tls},
+    guard::Resolver,
+};
 
 /// How receivers are called.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -68,20 +78,11 @@ pub enum EgressFault {
     },
 }
 
-const USER_AGENT: &str = concat!("Fanfare/", env!("CARGO_PKG_VERSION"));
-
-/// Shorter than the 5 s after which Node's server closes an idle connection, the shortest among common
-/// servers: a POST must not meet a connection that its receiver is closing.
-const IDLE_TIME: Duration = Duration::from_secs(4);
-
-/// HTTP/2's own default (RFC 9113, section 6.9.2). The client's default of 2 MiB would be buffered for
-/// every request whose body is not read.
-const STREAM_WINDOW: u32 = 65_535;
-
 /// Calls receivers. Cheap to clone; the clones share one pool of connections.
 #[derive(Debug, Clone)]
 pub struct Egress {
-    client: Client,
+    clients: Arc<Clients>,
+    tokens: Arc<Tokens>,
     policy: Arc<EgressPolicy>,
     response_bytes: usize,
 }
@@ -101,22 +102,13 @@ impl Egress {
         let policy = Arc::new(EgressPolicy::allowing(settings.allow_networks.clone()));
         // Half of the time to connect, so that a silent resolver is told from a silent receiver.
         let guard = Guard::new(resolver, Arc::clone(&policy), settings.connect_timeout / 2);
-        let client = Client::builder()
-            .dns_resolver(guard)
-            // A proxy would resolve and dial by its own rules, and a redirect leads where nobody registered.
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            // An attempt is one request: what the client repeated by itself no rate would have counted.
-            .retry(retry::never())
-            .user_agent(USER_AGENT)
-            .connect_timeout(settings.connect_timeout)
-            .pool_max_idle_per_host(settings.idle_per_host)
-            .pool_idle_timeout(IDLE_TIME)
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .build()
+        let clients = Clients::new(guard, settings.clone());
+        clients
+            .check()
             .map_err(|source| EgressFault::Client { source })?;
         Ok(Self {
-            client,
+            clients: Arc::new(clients),
+            tokens: Arc::new(Tokens::default()),
             policy,
             response_bytes: settings.response_bytes,
         })
@@ -129,27 +121,15 @@ impl Egress {
     /// connection is closed.
     pub(crate) async fn post(
         &self,
+        endpoint: &Endpoint,
         request: SignedRequest,
         now: Timestamp,
         timeout: Duration,
     ) -> Outcome {
-        // The client asks no resolver about a host that is an address, so the guard would not see it.
-        if let Err(blocked) = self.policy.check_url(&request.target) {
-            return Outcome::Blocked {
-                detail: blocked.to_string(),
-            };
-        }
         let deadline = Instant::now() + timeout;
-        let sending = self
-            .client
-            .post(request.target.url().clone())
-            .headers(request.headers)
-            .body(request.body)
-            .send();
-        match timeout_at(deadline, sending).await {
-            Err(_) => Outcome::TimedOut,
-            Ok(Err(error)) => failure::outcome_of(&error, &request.target),
-            Ok(Ok(response)) => {
+        match self.exchange(endpoint, request, deadline).await {
+            Err(outcome) => outcome,
+            Ok(response) => {
                 let outcome = Outcome::Answered {
                     status: response.status().as_u16(),
                     retry_after: response
@@ -161,6 +141,57 @@ impl Egress {
                 outcome
             }
         }
+    }
+
+    /// Sends a request, with a token where the endpoint asks for one. A failure to get it is an outcome as
+    /// well. A token that is refused is not used again; the request is not repeated, because no rate would
+    /// have counted that.
+    async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        mut request: SignedRequest,
+        deadline: Instant,
+    ) -> Result<Response, Outcome> {
+        self.check(&request.target)?;
+        let client = self.clients.of(endpoint);
+        let client = client.map_err(|invalid| Outcome::TlsFailed {
+            detail: invalid.to_string(),
+        })?;
+        let mut used = None;
+        if let Some(Auth::OAuth2(asking)) = &endpoint.auth {
+            self.check(&asking.token_url)?;
+            let token = self.tokens.get(asking, &client, deadline).await?;
+            let value = format!("Bearer {}", token.value.expose());
+            let mut value = HeaderValue::try_from(value).expect("tokens are visible characters");
+            value.set_sensitive(true);
+            request.headers.insert(AUTHORIZATION, value);
+            used = Some((asking, token));
+        }
+        let sending = client
+            .post(request.target.url().clone())
+            .headers(request.headers)
+            .body(request.body)
+            .send();
+        let response = match timeout_at(deadline, sending).await {
+            Err(_) => return Err(Outcome::TimedOut),
+            Ok(Err(error)) => return Err(failure::outcome_of(&error, &request.target)),
+            Ok(Ok(response)) => response,
+        };
+        if let Some((asking, token)) = used
+            && response.status() == StatusCode::UNAUTHORIZED
+        {
+            self.tokens.refused(asking, &token).await;
+        }
+        Ok(response)
+    }
+
+    /// The client asks no resolver about a host that is an address, so the guard would not see it.
+    fn check(&self, target: &TargetUrl) -> Result<(), Outcome> {
+        self.policy
+            .check_url(target)
+            .map_err(|blocked| Outcome::Blocked {
+                detail: blocked.to_string(),
+            })
     }
 
     /// Reads a short body to its end, which returns the connection to the pool; gives up on any other,

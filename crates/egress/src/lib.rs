@@ -13,4 +13,4 @@ mod request;
 mod egress;
 
 pub use attempt::attempt;
-pub use egress::{Egress, EgressFault, EgressSettings, Resolver};
+pub use egress::{Egress, EgressFault, EgressSettings, InvalidTls, Resolver, check_tls};

@@ -2,9 +2,10 @@
 //!
 //! Pure. What its body is, `body.rs` knows.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use fanfare_model::{Delivery, Endpoint, TargetUrl, TemplateFault, Timestamp};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use fanfare_model::{Auth, Delivery, Endpoint, Secret, TargetUrl, TemplateFault, Timestamp};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::body::{self, Body, BodyFault};
 
@@ -58,6 +59,11 @@ pub(crate) fn build(
         value.set_sensitive(true);
         headers.append(header_name(field.name())?, value);
     }
+    if let Some(proof) = proof(endpoint.auth.as_ref()) {
+        let mut value = header_value("authorization", proof.expose())?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
     // Ours come last and replace, so that no added header can pose as one.
     let trace = &delivery.trace;
     let ours = [
@@ -97,6 +103,19 @@ fn body(endpoint: &Endpoint, delivery: &Delivery, id: &str) -> Result<Body, Buil
         attributes: Vec::new(),
         bytes: rendered.body.into(),
     })
+}
+
+/// What proves who calls, where that needs no one to be asked.
+fn proof(auth: Option<&Auth>) -> Option<Secret> {
+    match auth? {
+        Auth::Basic { username, password } => {
+            let pair = Secret::new(format!("{username}:{}", password.expose()));
+            let encoded = STANDARD.encode(pair.expose());
+            Some(Secret::new(format!("Basic {encoded}")))
+        }
+        Auth::Bearer { token } => Some(Secret::new(format!("Bearer {}", token.expose()))),
+        Auth::OAuth2(_) => None,
+    }
 }
 
 fn header_name(name: &str) -> Result<HeaderName, BuildFault> {
@@ -229,6 +248,27 @@ pub(crate) mod tests {
             assert!(request.headers.contains_key(header), "{scheme}");
             assert!(request.headers.contains_key("webhook-id"));
             assert!(!request.headers.contains_key("webhook-signature"));
+        }
+    }
+
+    #[test]
+    fn credentials_are_sent_and_never_printed() {
+        for (auth, sent) in [
+            (
+                r#"{"kind":"basic","username":"u","password":"hunter2"}"#,
+                "Basic dTpodW50ZXIy",
+            ),
+            (r#"{"kind":"bearer","token":"hunter2"}"#, "Bearer hunter2"),
+        ] {
+            let mut endpoint = endpoint("https://a.example/");
+            endpoint.auth = Some(serde_json::from_str(auth).unwrap());
+            let request = build(&endpoint, &delivery(event(None, None)), at(0)).unwrap();
+            assert_eq!(request.headers["authorization"], sent);
+            let printed = format!("{request:?}");
+            assert!(
+                !printed.contains("hunter2") && !printed.contains("dTpod"),
+                "{printed}"
+            );
         }
     }
 }

@@ -280,64 +280,6 @@ impl From<HttpVersion> for String {
     }
 }
 
-/// The name that Fanfare asks a receiver of CloudEvents for permission by: a DNS name.
-///
-/// Source: CloudEvents, "HTTP 1.1 Web Hooks for Event Delivery", section 4.1.1.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RequestOrigin(String);
-
-/// Why a text is no origin.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("accepted is the DNS name of the sender, such as `events.example.com`")]
-pub struct InvalidRequestOrigin;
-
-impl RequestOrigin {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for RequestOrigin {
-    type Err = InvalidRequestOrigin;
-
-    fn from_str(text: &str) -> Result<Self, InvalidRequestOrigin> {
-        let label = |label: &str| {
-            let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-            (1..=63).contains(&label.len())
-                && label.bytes().all(inner)
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
-        if text.len() <= 253 && text.split('.').all(label) {
-            Ok(Self(text.to_ascii_lowercase()))
-        } else {
-            Err(InvalidRequestOrigin)
-        }
-    }
-}
-
-impl fmt::Display for RequestOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for RequestOrigin {
-    type Error = InvalidRequestOrigin;
-
-    fn try_from(text: String) -> Result<Self, InvalidRequestOrigin> {
-        text.parse()
-    }
-}
-
-impl From<RequestOrigin> for String {
-    fn from(origin: RequestOrigin) -> Self {
-        origin.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_and_origins_are_read() {
+    fn versions_are_read() {
         for (name, version) in VERSIONS {
             assert_eq!(
                 (name.parse(), version.to_string().as_str()),
@@ -408,10 +350,5 @@ mod tests {
             );
         }
         assert!("3".parse::<HttpVersion>().is_err());
-        let origin: RequestOrigin = "Events.example.com".parse().unwrap();
-        assert_eq!(origin.as_str(), "events.example.com");
-        for bad in ["", "a..b", "-a.com", "a b", "a\r\nb", "https://a.com"] {
-            assert!(bad.parse::<RequestOrigin>().is_err(), "{bad}");
-        }
     }
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Auth, BodyFormat, DisableAfter, EndpointId, EventType, EventTypePattern, EventView, Filter,
-    HttpVersion, PayloadTemplate, Rate, RequestOrigin, Schedule, SignatureScheme, SigningSecret,
-    StatusSet, TargetUrl, TenantId, TlsIdentity,
+    HttpVersion, PayloadTemplate, Rate, Schedule, SignatureScheme, SigningSecret, StatusSet,
+    TargetUrl, TenantId, TlsIdentity,
 };
 
 /// A URL registered by a tenant.
@@ -58,8 +58,6 @@ pub struct Endpoint {
     pub http_version: HttpVersion,
     /// How long connecting may take; as the operator set it when absent.
     pub connect_timeout: Option<Duration>,
-    /// The name by which the receiver was asked for permission, if it had to be.
-    pub request_origin: Option<RequestOrigin>,
     /// The secrets that sign, newest first.
     pub secrets: Vec<SigningSecret>,
     /// The secrets that were replaced and still sign for a while, newest first.
@@ -122,7 +120,6 @@ impl Endpoint {
             tls: TlsIdentity::default(),
             http_version: HttpVersion::Auto,
             connect_timeout: None,
-            request_origin: None,
             secrets: vec![SigningSecret::generate()],
             retiring: Vec::new(),
             created_at: long_ago,

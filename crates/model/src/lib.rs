@@ -35,7 +35,7 @@ mod template;
 
 pub use auth::{
     Auth, AuthForm, ClientAuth, ClientCertificate, ClientCredentials, HttpVersion, InvalidAuth,
-    InvalidHttpVersion, InvalidRequestOrigin, RequestOrigin, TlsIdentity,
+    InvalidHttpVersion, TlsIdentity,
 };
 pub use clock::Clock;
 pub use database::{DatabaseLocation, InvalidDatabaseLocation, PostgresUrl};

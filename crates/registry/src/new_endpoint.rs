@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use fanfare_model::{
     Auth, BodyFormat, DisableAfter, Endpoint, EndpointId, EndpointState, EventTypePattern, Filter,
-    HeaderField, HttpVersion, PayloadTemplate, Preset, Profile, Rate, RequestOrigin,
-    RetiringSecret, Schedule, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId,
-    Timestamp, TlsIdentity,
+    HeaderField, HttpVersion, PayloadTemplate, Preset, Profile, Rate, RetiringSecret, Schedule,
+    SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp, TlsIdentity,
 };
 
 /// What an endpoint is to be: everything but its id, its state and its times.
@@ -52,8 +51,6 @@ pub struct NewEndpoint {
     pub http_version: HttpVersion,
     /// How long connecting may take; as the operator set it when absent.
     pub connect_timeout: Option<Duration>,
-    /// The name by which the receiver is asked for permission, if it has to be.
-    pub request_origin: Option<RequestOrigin>,
     /// The secrets that sign, newest first. One is generated when none is given.
     pub secrets: Vec<SigningSecret>,
     /// The secrets that were replaced and still sign for a while, newest first.
@@ -97,7 +94,6 @@ impl NewEndpoint {
             tls: TlsIdentity::default(),
             http_version: HttpVersion::default(),
             connect_timeout: None,
-            request_origin: None,
             secrets: Vec::new(),
             retiring: Vec::new(),
         }
@@ -162,7 +158,6 @@ impl NewEndpoint {
             tls: self.tls,
             http_version: self.http_version,
             connect_timeout: self.connect_timeout,
-            request_origin: self.request_origin,
             secrets: self.secrets,
             retiring: self.retiring,
             created_at,
@@ -276,15 +271,6 @@ impl NewEndpoint {
                     "whole milliseconds from {shortest:?} to {longest:?}, and at most `timeout`"
                 )
             },
-        )?;
-        let cloudevents = matches!(
-            self.format,
-            BodyFormat::CloudEventsStructured | BodyFormat::CloudEventsBinary
-        );
-        require(
-            self.request_origin.is_none() || cloudevents,
-            "request_origin",
-            || "absent, because `format` is not one of CloudEvents".to_owned(),
         )
     }
 }
@@ -312,7 +298,6 @@ impl From<Endpoint> for NewEndpoint {
             tls: endpoint.tls,
             http_version: endpoint.http_version,
             connect_timeout: endpoint.connect_timeout,
-            request_origin: endpoint.request_origin,
             secrets: endpoint.secrets,
             retiring: endpoint.retiring,
         }
@@ -443,13 +428,8 @@ mod tests {
             Some("connect_timeout"),
         );
         check(
-            |new| new.request_origin = Some("example.com".parse().unwrap()),
-            Some("request_origin"),
-        );
-        check(
             |new| {
                 new.prefill(Profile::CloudEvents);
-                new.request_origin = Some("example.com".parse().unwrap());
             },
             None,
         );

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use fanfare_model::{
     AuthForm, BodyFormat, ClientCertificate, DisableAfter, Endpoint, EndpointId, EndpointState,
-    EventTypePattern, Filter, HeaderField, HttpVersion, PayloadTemplate, Rate, RequestOrigin,
-    RetiringSecret, Schedule, Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl,
-    TenantId, Timestamp, TlsIdentity,
+    EventTypePattern, Filter, HeaderField, HttpVersion, PayloadTemplate, Rate, RetiringSecret,
+    Schedule, Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
+    TlsIdentity,
 };
 use jiff::fmt::serde::timestamp::microsecond;
 use serde::{Deserialize, Serialize};
@@ -70,8 +70,6 @@ struct OpenPart {
     http_version: HttpVersion,
     #[serde(default)]
     connect_timeout_ms: Option<u64>,
-    #[serde(default)]
-    request_origin: Option<RequestOrigin>,
 }
 
 /// Headers are sealed too: many carry a credential.
@@ -203,7 +201,6 @@ impl From<&Endpoint> for OpenPart {
             signature: endpoint.signature.clone(),
             http_version: endpoint.http_version,
             connect_timeout_ms: endpoint.connect_timeout.map(milliseconds),
-            request_origin: endpoint.request_origin.clone(),
         }
     }
 }
@@ -273,7 +270,6 @@ impl TryFrom<EndpointRecord> for Endpoint {
             },
             http_version: settings.http_version,
             connect_timeout: settings.connect_timeout_ms.map(Duration::from_millis),
-            request_origin: settings.request_origin,
             secrets: secret
                 .signing
                 .iter()

@@ -132,7 +132,6 @@ async fn an_endpoint_reads_back_as_it_was_created(registry: &Registry) {
         headers: vec![HeaderField::new("x-a", "Bearer x").unwrap()],
         http_version: HttpVersion::Http2,
         connect_timeout: Some(Duration::from_millis(1200)),
-        request_origin: Some("events.example.com".parse().unwrap()),
         retiring: vec![RetiringSecret {
             secret: SigningSecret::generate(),
             until: Timestamp::from_second(2_000_000_000).unwrap(),

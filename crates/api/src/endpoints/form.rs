@@ -7,9 +7,8 @@ use std::{
 
 use fanfare_model::{
     Auth, AuthForm, BodyFormat, ClientCertificate, DisableAfter, EgressPolicy, EventTypePattern,
-    Filter, HeaderField, HttpVersion, PayloadTemplate, Profile, Rate, RequestOrigin, Schedule,
-    Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TemplateForm, TenantId,
-    TlsIdentity,
+    Filter, HeaderField, HttpVersion, PayloadTemplate, Profile, Rate, Schedule, Secret,
+    SignatureScheme, SigningSecret, StatusSet, TargetUrl, TemplateForm, TenantId, TlsIdentity,
 };
 use fanfare_registry::NewEndpoint;
 use serde::{Deserialize, Serialize};
@@ -85,9 +84,6 @@ pub(crate) struct EndpointForm {
     http_version: Option<HttpVersion>,
     /// How many seconds connecting may take: 0.1 to 30, and at most `timeout`; as the operator set it when absent.
     connect_timeout: Option<f64>,
-    /// The DNS name of the sender, by which a receiver of CloudEvents is asked for permission before it is called.
-    #[schema(value_type = Option<String>)]
-    request_origin: Option<RequestOrigin>,
     /// The secret that signs: `whsec_` and the base64 of 24 to 64 bytes, or `whsk_` and the base64 of an
     /// ed25519 key; for any other `signature` than `standard` 16 to 256 visible characters. One is made when
     /// absent.
@@ -156,7 +152,6 @@ impl EndpointForm {
         new.headers = read_headers(&self.headers.unwrap_or_default())?;
         new.auth = read_auth(self.auth, egress)?;
         new.tls = self.tls.map(TlsForm::read).transpose()?.unwrap_or_default();
-        new.request_origin = self.request_origin;
         new.secrets = read_secret(self.secret.as_ref(), &new.signature)?;
         new.validate().map_err(|invalid| Problem::from(&invalid))?;
         Ok(new)
@@ -209,7 +204,11 @@ impl TlsForm {
             }
         };
         let ca = self.ca;
-        Ok(TlsIdentity { client, ca })
+        let tls = TlsIdentity { client, ca };
+        match fanfare_egress::check_tls(&tls) {
+            Ok(()) => Ok(tls),
+            Err(invalid) => Err(refused(invalid.member, &invalid.to_string())),
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use fanfare_model::{
     Auth, BodyFormat, DisableAfter, DisabledReason, Endpoint, EndpointId, EndpointState,
-    EventTypePattern, Filter, HttpVersion, PayloadTemplate, Rate, RequestOrigin, Schedule,
-    SignatureScheme, StatusSet, TargetUrl, TenantId, Timestamp,
+    EventTypePattern, Filter, HttpVersion, PayloadTemplate, Rate, Schedule, SignatureScheme,
+    StatusSet, TargetUrl, TenantId, Timestamp,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -81,9 +81,6 @@ pub(crate) struct ShownEndpoint {
     http_version: HttpVersion,
     /// How many seconds connecting may take; as the operator set it when null.
     connect_timeout: Option<f64>,
-    /// The name by which the receiver was asked for permission, if it had to be.
-    #[schema(value_type = Option<String>)]
-    request_origin: Option<RequestOrigin>,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -173,7 +170,6 @@ impl From<Endpoint> for ShownEndpoint {
             extra_ca: endpoint.tls.ca.is_some(),
             http_version: endpoint.http_version,
             connect_timeout: endpoint.connect_timeout.map(|time| time.as_secs_f64()),
-            request_origin: endpoint.request_origin,
             header_names: endpoint
                 .headers
                 .iter()

@@ -5,8 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use clap::Subcommand;
 use fanfare_model::{
     Auth, BodyFormat, DisableAfter, EndpointId, EventTypePattern, HeaderField, HttpVersion,
-    Profile, Rate, RequestOrigin, Schedule, Secret, SignatureScheme, StatusSet, TargetUrl,
-    TenantId,
+    Profile, Rate, Schedule, Secret, SignatureScheme, StatusSet, TargetUrl, TenantId,
 };
 
 use super::{DataSource, TemplateArgs, duration};
@@ -117,9 +116,6 @@ pub struct EndpointOptions {
     /// How long connecting may take [default: as configured]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub connect_timeout: Option<Duration>,
-    /// The DNS name of the sender, by which a receiver of CloudEvents is asked for permission
-    #[arg(long, value_name = "NAME")]
-    pub request_origin: Option<RequestOrigin>,
     /// How many requests may be in flight at once [default: 16]
     #[arg(long, value_name = "REQUESTS")]
     pub max_in_flight: Option<u16>,

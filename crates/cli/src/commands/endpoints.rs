@@ -324,13 +324,6 @@ impl Row for Shown {
             value: |Self(endpoint)| endpoint.connect_timeout.map(friendly).into(),
         },
         Column {
-            name: "request_origin",
-            value: |Self(endpoint)| {
-                let origin = endpoint.request_origin.as_ref();
-                origin.map(|origin| origin.as_str()).into()
-            },
-        },
-        Column {
             name: "header_names",
             value: |Self(endpoint)| {
                 endpoint

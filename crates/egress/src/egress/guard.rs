@@ -59,7 +59,7 @@ impl fmt::Debug for SystemResolver {
 }
 
 /// A resolver whose answers may be dialled.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Guard {
     resolver: Arc<dyn Resolver>,
     policy: Arc<EgressPolicy>,

@@ -256,7 +256,7 @@ async fn the_receiver_gets_one_signed_post() {
         let line = head.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap_or_else(|| panic!("no {name} in {head}"))
     };
-    assert_eq!(header("user-agent: "), USER_AGENT);
+    assert_eq!(header("user-agent: "), clients::USER_AGENT);
     assert!(!head.contains("accept-encoding"), "{head}");
     let signed = (
         header("webhook-id: "),

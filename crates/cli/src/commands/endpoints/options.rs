@@ -34,7 +34,6 @@ pub(super) fn apply(options: &EndpointOptions, new: &mut NewEndpoint) -> anyhow:
     new.rate = options.rate.or(new.rate);
     new.connect_timeout = options.connect_timeout.or(new.connect_timeout);
     new.auth = options.auth.or(new.auth.take());
-    new.request_origin = options.request_origin.or(new.request_origin.take());
     if let (Some(chain), Some(key)) = (&options.client_cert, &options.client_key) {
         let (chain, key) = (read(chain)?, Secret::new(read(key)?));
         new.tls.client = Some(ClientCertificate { chain, key });
@@ -42,6 +41,7 @@ pub(super) fn apply(options: &EndpointOptions, new: &mut NewEndpoint) -> anyhow:
     if let Some(ca) = &options.ca {
         new.tls.ca = Some(read(ca)?);
     }
+    fanfare_egress::check_tls(&new.tls)?;
     let mut names = BTreeSet::new();
     for header in options.headers {
         let name = header.name().to_owned();
