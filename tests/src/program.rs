@@ -33,6 +33,17 @@ pub struct Program {
 impl Program {
     /// Starts the roles on a broker, with the registry in `home`.
     pub fn serve(roles: &str, amqp_url: &str, home: &TempDir, extra: &[(&str, &str)]) -> Self {
+        Self::serve_logging(roles, amqp_url, home, extra, Stdio::inherit())
+    }
+
+    /// The same, with its log going to `log`.
+    pub fn serve_logging(
+        roles: &str,
+        amqp_url: &str,
+        home: &TempDir,
+        extra: &[(&str, &str)],
+        log: Stdio,
+    ) -> Self {
         let database = home.path().join("fanfare.db");
         let child = Command::new(fanfare_binary())
             .args(["serve", "--roles", roles])
@@ -50,6 +61,7 @@ impl Program {
             .env("FANFARE__TELEMETRY__LOG_FILTER", "warn")
             .envs(extra.iter().copied())
             .stdin(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the program starts");
         Self { child }

@@ -5,6 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a proof fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a proof prints what it found")]
 
+mod balance;
+mod fleet;
 mod isolation;
 mod load;
+mod rates;
 mod report;
