@@ -18,7 +18,7 @@ use self::{
     flood::{Flood, KEEP_AWAY},
     pace::Pace,
     places::{Class, Places},
-    slots::{Slots, duration, spacing},
+    slots::{Slots, duration, is_slot, spacing},
     standing::Standing,
 };
 use crate::{
@@ -53,8 +53,9 @@ const MOMENT: Duration = Duration::from_millis(400);
 /// that nothing happens.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// The least time between two that come back when a receiver is back, whose pace is not known then.
-const LEAST_SPACING: Duration = Duration::from_millis(4);
+/// The least time between two that come back when a receiver may be back, whose pace is not known then. While it is not,
+/// each of them costs a hop, in front of its neighbours.
+const LEAST_SPACING: Duration = Duration::from_millis(20);
 
 /// One endpoint's lane.
 pub(crate) struct Lane {
@@ -258,11 +259,10 @@ impl Lane {
         let mut state = self.state();
         state.places.allow(self.ceiling(endpoint));
         let class = Class::from(delivery);
-        // Whoever comes back has waited its turn already.
         if let Some(wait) = delivery.wait {
             state.slots.came_back(wait);
         }
-        let queues = delivery.wait.is_none() && state.slots.are_taken(now);
+        let queues = !has_waited(delivery) && state.slots.are_taken(now);
         if queues || !self.may_wait(&state, class, load, endpoint) {
             let spacing = self.spacing(&state, endpoint);
             let to = (now, over(endpoint));
@@ -450,7 +450,7 @@ impl State {
         spacing: Duration,
         now: Timestamp,
     ) -> Deferral {
-        if delivery.wait.is_none() {
+        if !has_waited(delivery) {
             let from = (from - spacing).max(now);
             return self.defer(delivery, (from, why), spacing, now);
         }
@@ -508,6 +508,11 @@ fn interval(endpoint: &Endpoint) -> Duration {
         .rate
         .map(|rate| rate.interval())
         .unwrap_or_default()
+}
+
+/// Whether a delivery has waited its turn already.
+fn has_waited(delivery: &Delivery) -> bool {
+    delivery.wait.is_some_and(is_slot)
 }
 
 /// Why one waits that is not allowed to start.

@@ -9,8 +9,9 @@ use fanfare_model::{Timestamp, Wait};
 /// The shortest deferral: the shortest tier of the delay line.
 const SHORTEST_DEFERRAL: Duration = Duration::from_secs(1);
 
-/// How far ahead slots are reserved. Whoever waits for longer comes back later than this to ask again.
-const RESERVED: Duration = Duration::from_secs(225);
+/// How far ahead slots are reserved. Whoever waits for longer comes back later than this to ask again: soon enough
+/// after the last slot, with what the delay line is late by, that the lane does not run dry.
+const RESERVED: Duration = Duration::from_secs(200);
 
 /// How far ahead anybody is sent whose slot is near, so that a raised limit, a resume or a receiver that is
 /// back takes effect soon.
@@ -46,7 +47,7 @@ impl Slots {
     /// Takes note of a delivery whose wait is over.
     pub(super) fn came_back(&mut self, wait: Wait) {
         // A long wait of another kind counts as well: an estimate is enough.
-        if wait.until > wait.since + RESERVED {
+        if !is_slot(wait) {
             self.beyond = self.beyond.saturating_sub(1);
         }
     }
@@ -108,6 +109,12 @@ impl Slots {
         let ahead = ahead(start, from, waiting).min(FURTHEST_UNASKED);
         (from + RESERVED, from + ahead)
     }
+}
+
+/// Whether a wait may have been one for a slot: whoever comes back from it has waited its turn. From a longer one
+/// it has come to ask again.
+pub(super) fn is_slot(wait: Wait) -> bool {
+    wait.until <= wait.since + RESERVED
 }
 
 /// The time between two slots whose starts are `spacing` apart.
@@ -188,7 +195,7 @@ mod tests {
     fn a_range_has_room_for_all_or_is_beyond_the_slots() {
         let second = Duration::from_secs(1);
         let slots = slots(Some(110), 0);
-        for (many, from, until) in [(100, 110, 200), (1990, 325, 600), (100_000, 325, 1000)] {
+        for (many, from, until) in [(100, 110, 200), (1990, 300, 600), (100_000, 300, 1000)] {
             let range = slots.range(at(100), second, many, at(100));
             assert_eq!(range, (at(from), at(until)), "{many}");
         }

@@ -287,3 +287,29 @@ async fn a_flood_is_told_once_with_times_that_lie_ahead() {
         time::advance(KEEP_AWAY).await;
     }
 }
+
+#[tokio::test]
+async fn a_changed_rate_holds_at_once_for_what_is_new_and_never_begins_with_a_burst() {
+    let slow = Endpoint {
+        rate: Some("1/h burst 3".parse().unwrap()),
+        ..endpoint("https://example.com/")
+    };
+    let lane = Arc::new(Lane::new(BOUNDS));
+    let enter = async |endpoint: &Endpoint| {
+        lane.view(endpoint, at(100));
+        let entry = lane.enter(&delivery(), LOAD, endpoint, || at(100)).await;
+        matches!(entry, Entry::Go(_))
+    };
+    for goes in [true, true, true, false, false] {
+        assert_eq!(enter(&slow).await, goes);
+    }
+    let changed = |rate: &str| Endpoint {
+        rate: Some(rate.parse().unwrap()),
+        updated_at: slow.updated_at + Duration::from_secs(1),
+        ..slow.clone()
+    };
+    assert!(!enter(&changed("2/h burst 3")).await);
+    for _ in 0..5 {
+        assert!(enter(&changed("1000/s burst 1")).await);
+    }
+}
