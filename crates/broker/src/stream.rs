@@ -118,10 +118,7 @@ impl StreamReader {
 
 fn offset_of(delivery: &Delivery) -> Option<u64> {
     let headers = delivery.properties.headers().as_ref()?;
-    match headers.inner().get("x-stream-offset")? {
-        AMQPValue::LongLongInt(offset) => u64::try_from(*offset).ok(),
-        AMQPValue::LongInt(offset) => u64::try_from(*offset).ok(),
-        AMQPValue::LongUInt(offset) => Some((*offset).into()),
-        _ => None,
-    }
+    let offset = headers.inner().get("x-stream-offset")?;
+    // RabbitMQ writes a signed 64-bit number (`docs/streams`, "Consuming").
+    u64::try_from(offset.as_long_long_int()?).ok()
 }

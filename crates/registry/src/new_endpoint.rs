@@ -382,10 +382,6 @@ mod tests {
             let token = fanfare_model::Secret::new("x".to_owned());
             Some(Auth::Bearer { token })
         };
-        let ca = |size| TlsIdentity {
-            ca: Some("x".repeat(size)),
-            ..TlsIdentity::default()
-        };
         check(|new| new.prefill(Profile::ReferralHero), None);
         check(
             |new| {
@@ -410,6 +406,15 @@ mod tests {
             Some("headers"),
         );
         check(|new| new.auth = bearer(), None);
+    }
+
+    #[test]
+    fn how_a_receiver_is_called_fits_what_is_sent() {
+        let header = |name| vec![HeaderField::new(name, "y").unwrap()];
+        let ca = |size| TlsIdentity {
+            ca: Some("x".repeat(size)),
+            ..TlsIdentity::default()
+        };
         check(|new| new.tls = ca(32 * 1024), None);
         check(|new| new.tls = ca(32 * 1024 + 1), Some("tls"));
         check(

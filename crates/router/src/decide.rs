@@ -127,8 +127,11 @@ pub(crate) mod tests {
         }
     }
 
+    /// A filter, and by hand what it says of an event's data.
+    type Judged = (&'static str, fn(&Value) -> bool);
+
     /// Filters of which each is decided by one member of the data or by an attribute.
-    const FILTERS: [(&str, fn(&Value) -> bool); 5] = [
+    const FILTERS: [Judged; 5] = [
         (r#"{"data": {"a": [1, "x"]}}"#, |data| {
             data["a"] == 1 || data["a"] == "x"
         }),

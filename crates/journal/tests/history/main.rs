@@ -14,7 +14,7 @@ use fanfare_journal::{
     OutcomeFilter, Page, Portion, Recorded, Settings, StateFilter,
 };
 use fanfare_model::{
-    AttributeValue, DeadLetterReason, DeliveryAction, DeliveryState, EventKey, FailureClass,
+    AttributeValue, DeadLetterReason, DeliveryAction, DeliveryState, Event, EventKey, FailureClass,
     JournalEntry, RoutedEvent,
 };
 
@@ -79,7 +79,8 @@ conformance![
     strange_texts_are_kept,
 ];
 
-async fn an_event_reads_back_with_everything_that_became_of_it(history: &History) {
+/// An event that has everything an event can have.
+fn full_event() -> Event {
     let mut full = event("1", "a.b");
     full.subject = Some("who".to_owned());
     full.time = Some("2026-11-23T16:04:05.5+01:00".parse().unwrap());
@@ -93,6 +94,11 @@ async fn an_event_reads_back_with_everything_that_became_of_it(history: &History
     ] {
         full.extensions.insert(name.to_owned(), value);
     }
+    full
+}
+
+async fn an_event_reads_back_with_everything_that_became_of_it(history: &History) {
+    let full = full_event();
     let mut journal = Journal::new("router a");
     let owed = routed(&full, &[1, 2], at(10));
     let entries = vec![
@@ -305,94 +311,46 @@ async fn attempts_are_found_by_what_they_are(history: &History) {
         dead(&two, 1, 1, at(13)),
     ];
     Journal::new("dispatcher a").record(history, entries).await;
-    let all = AttemptFilter::default;
+    let filter = |narrow: fn(&mut AttemptFilter)| {
+        let mut filter = AttemptFilter::default();
+        narrow(&mut filter);
+        filter
+    };
+    let of_delivery = AttemptFilter {
+        delivery: Some(id_of(&one, 1)),
+        ..AttemptFilter::default()
+    };
+    let of_outcome = |outcome| AttemptFilter {
+        outcome: Some(outcome),
+        ..AttemptFilter::default()
+    };
     for (filter, expected) in [
-        (all(), &[13, 12, 11, 10][..]),
+        (AttemptFilter::default(), &[13, 12, 11, 10][..]),
+        (filter(|f| f.tenant = Some(tenant("t"))), &[13, 12, 11, 10]),
+        (filter(|f| f.tenant = Some(tenant("u"))), &[]),
+        (filter(|f| f.endpoint = Some(endpoint(1))), &[13, 11, 10]),
         (
-            AttemptFilter {
-                tenant: Some(tenant("t")),
-                ..all()
-            },
-            &[13, 12, 11, 10],
-        ),
-        (
-            AttemptFilter {
-                tenant: Some(tenant("u")),
-                ..all()
-            },
+            filter(|f| (f.tenant, f.endpoint) = (Some(tenant("u")), Some(endpoint(1)))),
             &[],
         ),
         (
-            AttemptFilter {
-                endpoint: Some(endpoint(1)),
-                ..all()
-            },
-            &[13, 11, 10],
-        ),
-        (
-            AttemptFilter {
-                tenant: Some(tenant("u")),
-                endpoint: Some(endpoint(1)),
-                ..all()
-            },
-            &[],
-        ),
-        (
-            AttemptFilter {
-                event_type: Some("b.c".parse().unwrap()),
-                ..all()
-            },
+            filter(|f| f.event_type = Some("b.c".parse().unwrap())),
             &[13],
         ),
+        (of_outcome(OutcomeFilter::Succeeded), &[12, 11]),
+        (of_outcome(OutcomeFilter::Failed), &[13, 10]),
         (
-            AttemptFilter {
-                outcome: Some(OutcomeFilter::Succeeded),
-                ..all()
-            },
-            &[12, 11],
+            of_outcome(OutcomeFilter::FailedWith(FailureClass::Timeout)),
+            &[],
         ),
+        (of_delivery, &[11, 10]),
+        (filter(|f| f.event_id = Some("1".to_owned())), &[12, 11, 10]),
         (
-            AttemptFilter {
-                outcome: Some(OutcomeFilter::Failed),
-                ..all()
-            },
-            &[13, 10],
-        ),
-        (
-            AttemptFilter {
-                outcome: Some(OutcomeFilter::FailedWith(FailureClass::Timeout)),
-                ..all()
-            },
+            filter(|f| (f.event_id, f.tenant) = (Some("1".to_owned()), Some(tenant("u")))),
             &[],
         ),
         (
-            AttemptFilter {
-                delivery: Some(id_of(&one, 1)),
-                ..all()
-            },
-            &[11, 10],
-        ),
-        (
-            AttemptFilter {
-                event_id: Some("1".to_owned()),
-                ..all()
-            },
-            &[12, 11, 10],
-        ),
-        (
-            AttemptFilter {
-                event_id: Some("1".to_owned()),
-                tenant: Some(tenant("u")),
-                ..all()
-            },
-            &[],
-        ),
-        (
-            AttemptFilter {
-                from: Some(at(11)),
-                to: Some(at(13)),
-                ..all()
-            },
+            filter(|f| (f.from, f.to) = (Some(at(11)), Some(at(13)))),
             &[12, 11],
         ),
     ] {

@@ -173,6 +173,20 @@ fn an_event_in_protobuf_is_unchanged() {
 
 /// A batch with an entry of every kind and every state.
 fn journal_batch() -> JournalBatch {
+    JournalBatch {
+        writer: JournalWriterId {
+            name: "dispatcher a".to_owned(),
+            epoch: 1_700_000_000_000_000,
+        },
+        sequence: 7,
+        written_at: at(1_700_000_000_000_003),
+        dropped: 2,
+        is_last: true,
+        entries: journal_entries(),
+    }
+}
+
+fn journal_entries() -> Vec<JournalEntry> {
     let event = Arc::new(event());
     let (one, moment) = (delivery(&event, 1), at(1_700_000_000_000_002));
     let handled = |state, attempt| {
@@ -196,47 +210,37 @@ fn journal_batch() -> JournalBatch {
         error: "the receiver answered 503".to_owned(),
     };
     let reason = DeadLetterReason::Exhausted;
-    JournalBatch {
-        writer: JournalWriterId {
-            name: "dispatcher a".to_owned(),
-            epoch: 1_700_000_000_000_000,
-        },
-        sequence: 7,
-        written_at: at(1_700_000_000_000_003),
-        dropped: 2,
-        is_last: true,
-        entries: vec![
-            JournalEntry::Routed(RoutedEvent {
-                event: Arc::clone(&event),
-                data_left_out: true,
-                at: moment,
-                trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
-                owed: vec![OwedDelivery {
-                    id: one.id,
-                    endpoint: one.endpoint,
-                    not_before: Some(moment),
-                    is_told: false,
-                }],
-            }),
-            handled(
-                DeliveryState::Retrying { at: moment },
-                Some(attempt(Some(FailureClass::Status5xx))),
-            ),
-            handled(DeliveryState::Delivered, Some(attempt(None))),
-            handled(DeliveryState::DeadLettered { reason }, None),
-            handled(DeliveryState::Discarded, None),
-            JournalEntry::Acted(ActedDelivery {
-                delivery: one.id,
+    vec![
+        JournalEntry::Routed(RoutedEvent {
+            event: Arc::clone(&event),
+            data_left_out: true,
+            at: moment,
+            trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
+            owed: vec![OwedDelivery {
+                id: one.id,
                 endpoint: one.endpoint,
-                event: (&*event).into(),
-                replay: 2,
-                at: moment,
-                action: DeliveryAction::Replayed,
-                actor: "someone".to_owned(),
-                operation: "op-1".to_owned(),
-            }),
-        ],
-    }
+                not_before: Some(moment),
+                is_told: false,
+            }],
+        }),
+        handled(
+            DeliveryState::Retrying { at: moment },
+            Some(attempt(Some(FailureClass::Status5xx))),
+        ),
+        handled(DeliveryState::Delivered, Some(attempt(None))),
+        handled(DeliveryState::DeadLettered { reason }, None),
+        handled(DeliveryState::Discarded, None),
+        JournalEntry::Acted(ActedDelivery {
+            delivery: one.id,
+            endpoint: one.endpoint,
+            event: (&*event).into(),
+            replay: 2,
+            at: moment,
+            action: DeliveryAction::Replayed,
+            actor: "someone".to_owned(),
+            operation: "op-1".to_owned(),
+        }),
+    ]
 }
 
 #[test]
