@@ -1,6 +1,10 @@
 //! The handle to RabbitMQ: connects, declares, and gives out publishers and inboxes.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fanfare_wire::Envelope;
 use lapin::{
@@ -18,9 +22,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::{
-    BrokerFault, Inbox, Publisher, Pulse, Settings, Subscription, Topology,
+    BrokerFault, Holder, Inbox, Place, Publisher, Pulse, QueueCounts, Settings, Subscription,
+    Topology,
     connection::{Link, Purpose, Session, supervised},
     convert::from_parts,
+    holder,
     publisher::publisher,
     pulse::pulse,
     topology::{Argument, BindingSpec, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec},
@@ -33,6 +39,9 @@ const CONTROL_PREFETCH: u16 = 100;
 #[derive(Clone)]
 pub struct Broker {
     topology: Arc<Topology>,
+    /// For connections of their own.
+    uri: Arc<AMQPUri>,
+    name: Arc<str>,
     publish_link: Link,
     consume_link: Link,
     max_unconfirmed: usize,
@@ -101,8 +110,9 @@ impl Broker {
             publish_link: link("publishes", Some(Arc::clone(&topology))),
             consume_link: link("consumes", None),
             topology,
+            name: name.into(),
+            uri: Arc::new(uri),
             max_unconfirmed: settings.max_unconfirmed.max(1).into(),
-            uri: uri.clone(),
             closing_publishers: CancellationToken::new(),
             tasks,
             closing,
@@ -200,7 +210,21 @@ impl Broker {
     /// What other processes announce from now on.
     pub fn control_inbox(&self) -> Inbox {
         let exchange = self.topology.control_exchange();
-        self.inbox(vec![Subscription::exclusive(exchange, CONTROL_PREFETCH)])
+        self.inbox(vec![Subscription::exclusive(
+            exchange,
+            "",
+            CONTROL_PREFETCH,
+        )])
+    }
+
+    /// The events from now on that say of an endpoint that its receiver answers again.
+    pub fn recoveries(&self) -> Inbox {
+        let (exchange, key) = (self.topology.events_exchange(), "*.endpoint.recovered");
+        self.inbox(vec![Subscription::exclusive(
+            exchange,
+            key,
+            CONTROL_PREFETCH,
+        )])
     }
 
     /// Looks at the first messages of a queue; they stay in it.
@@ -229,18 +253,55 @@ impl Broker {
 
     /// How many messages of a queue are ready to be given out.
     pub async fn depth(&self, queue: &str) -> Result<u32, BrokerFault> {
+        Ok(self.counts(queue).await?.ready)
+    }
+
+    /// How many messages of a queue are ready to be given out, and to how many consumers.
+    pub async fn counts(&self, queue: &str) -> Result<QueueCounts, BrokerFault> {
         let channel = self.consuming_channel().await?;
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let queue = channel
-            .queue_declare(queue.into(), options, FieldTable::default())
+        let counts = holder::counts(&channel, queue).await?;
+        channel
+            .close(200, "counted".into())
             .await
-            .map_err(BrokerFault::operation(format!(
-                "reading the depth of queue `{queue}`"
-            )))?;
-        Ok(queue.message_count())
+            .map_err(BrokerFault::operation("closing a channel"))?;
+        Ok(counts)
+    }
+
+    /// The counts of those of the queues that exist.
+    pub async fn counts_of(
+        &self,
+        queues: &[String],
+    ) -> Result<HashMap<String, QueueCounts>, BrokerFault> {
+        let mut channel = self.consuming_channel().await?;
+        let mut found = HashMap::new();
+        for queue in queues {
+            match holder::counts(&channel, queue).await {
+                Ok(counts) => _ = found.insert(queue.clone(), counts),
+                // RabbitMQ closes the channel that asked for it.
+                Err(fault) if fault.is_soft(&AMQPSoftError::NOTFOUND) => {
+                    channel = self.consuming_channel().await?;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        channel
+            .close(200, "counted".into())
+            .await
+            .map_err(BrokerFault::operation("closing a channel"))?;
+        Ok(found)
+    }
+
+    /// A holder that takes messages in hand to look at them. Others may do the same, and see the rest.
+    pub async fn look_into(&self, place: Place) -> Result<Holder, BrokerFault> {
+        let name = format!("{} (looks)", self.name);
+        let holder = Holder::open(&self.uri, &name, &self.topology, place, false).await?;
+        Ok(holder.expect("without a lock there is always a holder"))
+    }
+
+    /// A holder to pass over a queue with; `None` while another process passes over it.
+    pub async fn pass_over(&self, place: Place) -> Result<Option<Holder>, BrokerFault> {
+        let name = format!("{} (passes over {place})", self.name);
+        Holder::open(&self.uri, &name, &self.topology, place, true).await
     }
 
     /// Waits for what publishers have unconfirmed, then closes the connections.

@@ -57,6 +57,7 @@ enum Source {
     /// A queue of this process alone, bound to an exchange; it goes with the connection.
     Exclusive {
         exchange: String,
+        key: &'static str,
     },
 }
 
@@ -79,9 +80,9 @@ impl Subscription {
         }
     }
 
-    pub(crate) fn exclusive(exchange: String, prefetch: u16) -> Self {
+    pub(crate) fn exclusive(exchange: String, key: &'static str, prefetch: u16) -> Self {
         Self {
-            source: Source::Exclusive { exchange },
+            source: Source::Exclusive { exchange, key },
             prefetch,
             priority: None,
         }
@@ -90,7 +91,7 @@ impl Subscription {
     fn name(&self) -> &str {
         match &self.source {
             Source::Queue(name) => name,
-            Source::Exclusive { exchange } => exchange,
+            Source::Exclusive { exchange, .. } => exchange,
         }
     }
 }
@@ -238,8 +239,8 @@ impl Feed {
         let channel = session.connection.create_channel().await?;
         let queue = match &subscription.source {
             Source::Queue(name) => ShortString::from(name.as_str()),
-            Source::Exclusive { exchange } => {
-                declare_exclusive(&channel, exchange.as_str().into()).await?
+            Source::Exclusive { exchange, key } => {
+                declare_exclusive(&channel, exchange.as_str().into(), key).await?
             }
         };
         channel
@@ -421,7 +422,11 @@ impl Feed {
     }
 }
 
-async fn declare_exclusive(channel: &Channel, exchange: ShortString) -> lapin::Result<ShortString> {
+async fn declare_exclusive(
+    channel: &Channel,
+    exchange: ShortString,
+    key: &str,
+) -> lapin::Result<ShortString> {
     let options = QueueDeclareOptions {
         exclusive: true,
         auto_delete: true,
@@ -433,7 +438,7 @@ async fn declare_exclusive(channel: &Channel, exchange: ShortString) -> lapin::R
     let name = queue.name().clone();
     let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
     channel
-        .queue_bind(name.clone(), exchange, "".into(), options, arguments)
+        .queue_bind(name.clone(), exchange, key.into(), options, arguments)
         .await?;
     Ok(name)
 }

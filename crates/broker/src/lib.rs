@@ -7,6 +7,7 @@
 //! - [`Inbox`] hands out messages; each is acknowledged when its consequences are confirmed.
 //! - [`JournalWriter`] tells the history what happened, off the path of any delivery; [`StreamReader`]
 //!   reads it back.
+//! - [`Holder`] takes a whole queue in hand, to look at it or to take some of it out.
 //! - [`DelayLine`] says in which queue a delivery waits.
 //!
 //! Publishing and consuming use a connection each: RabbitMQ blocks connections that publish when it
@@ -20,9 +21,11 @@ mod connection;
 mod convert;
 mod delay;
 mod error;
+mod holder;
 mod inbox;
 mod journal;
 mod patience;
+mod place;
 mod plain;
 mod publisher;
 mod pulse;
@@ -37,8 +40,10 @@ pub use bundler::Bundler;
 pub use check::{Finding, Verdict};
 pub use delay::{DelayLine, Tier};
 pub use error::{BrokerFault, PublishFault};
+pub use holder::{Held, HeldTag, Holder, QueueCounts};
 pub use inbox::{Inbox, Message, Subscription};
 pub use journal::{JournalSettings, JournalWriter};
+pub use place::Place;
 pub use plain::publish_plainly;
 pub use publisher::{Publisher, PublisherStatus};
 pub use pulse::Pulse;

@@ -7,7 +7,7 @@ use fanfare_model::{
     EndpointId, EventType, Partition, PartitionCount, PartitionKey, TenantId, Timestamp, Wait,
 };
 
-use crate::{DelayLine, Settings, Tier};
+use crate::{DelayLine, Place, Settings, Tier};
 
 /// Redeliveries after which RabbitMQ takes a message from a queue that is worked on.
 ///
@@ -219,6 +219,26 @@ impl Topology {
         self.name("journal")
     }
 
+    /// Where an event is published again, with the routing key that it had.
+    pub fn event_address_again(&self, routing_key: String) -> Address {
+        self.address("events", routing_key, true)
+    }
+
+    /// Where a message is put to rest, with the routing key that it had.
+    pub fn address_of(&self, place: Place, routing_key: String) -> Address {
+        self.address(place.exchange(), routing_key, true)
+    }
+
+    /// The queue in which messages rest.
+    pub fn queue_of(&self, place: Place) -> String {
+        self.name(place.name())
+    }
+
+    /// The name of the exclusive queue that keeps two passes over the same queue apart.
+    pub(crate) fn lock_of(&self, place: Place) -> String {
+        self.name(&format!("{place}.pass"))
+    }
+
     /// Where processes tell each other what changed. Nobody need be listening.
     pub fn control_address(&self) -> Address {
         self.address("control", String::new(), false)
@@ -252,6 +272,19 @@ impl Topology {
     /// The queue of messages that found a hole in the topology.
     pub fn unroutable_queue(&self) -> String {
         self.name("unroutable")
+    }
+
+    /// The queues of the delay line.
+    pub fn delay_queues(&self) -> Vec<String> {
+        let tiers = self.delay_line.tiers().iter();
+        tiers
+            .map(|tier| self.name(&format!("delay.{tier}")))
+            .collect()
+    }
+
+    /// The exchange that producers publish to.
+    pub(crate) fn events_exchange(&self) -> String {
+        self.name("events")
     }
 
     /// The exchange over which processes tell each other what changed.

@@ -16,6 +16,7 @@ mod history;
 mod listen;
 mod outbox;
 mod publish;
+mod resting;
 
 pub use self::{
     content::{
@@ -32,6 +33,10 @@ pub use self::{
     listen::{ListenArgs, LocalUrl, Share},
     outbox::{OutboxArgs, OutboxCommand, OutboxRelayArgs},
     publish::{DataSource, PublishArgs, PublishMode},
+    resting::{
+        DeadLettersCommand, OneRestingArgs, OperationsCommand, RestingActArgs, RestingCommand,
+        RestingFilterArgs, RestingGroupArgs, RestingListArgs,
+    },
 };
 
 /// Turns events published to RabbitMQ into signed webhooks.
@@ -88,7 +93,7 @@ pub enum Command {
     Keys(KeysCommand),
     /// Receive webhooks on this machine, verify them, and print them
     Listen(ListenArgs),
-    /// Look at the deliveries that were given up on
+    /// Look at the deliveries that were given up on, replay and discard them
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
     /// Look at what happened: search, show one event, read a tenant's feed
@@ -102,6 +107,15 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Show who owns which partition, what is in hand, and what waits
     Dispatchers,
+    /// Look at what was published and is no acceptable event, publish it again or discard it
+    #[command(subcommand)]
+    Rejected(RestingCommand),
+    /// Look at what found a hole in the topology, publish it again or discard it
+    #[command(subcommand)]
+    Unroutable(RestingCommand),
+    /// Look at what ended processes, publish it again or discard it
+    #[command(subcommand)]
+    Crashed(RestingCommand),
     /// Print everything that Fanfare declares in RabbitMQ
     #[command(args_conflicts_with_subcommands = true)]
     Topology {
@@ -187,15 +201,6 @@ pub enum KeysCommand {
     },
 }
 
-/// The commands of `fanfare dead-letters`.
-#[derive(Debug, Clone, Subcommand)]
-pub enum DeadLettersCommand {
-    /// List dead letters
-    List {
-        /// How many at most
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        limit: u32,
-    },
 }
 
 /// Arguments of `fanfare audit`.
@@ -381,6 +386,12 @@ mod tests {
             "fanfare endpoints list --limit 0",
             "fanfare dead-letters list --limit 1001",
             "fanfare audit --since tuesday",
+            "fanfare dead-letters group --by colour",
+            "fanfare dead-letters replay --all",
+            "fanfare dead-letters replay --all --why x --pace fast",
+            "fanfare dead-letters discard --all --why x --older-than 2d --before 2026-11-23T12:00:00Z",
+            "fanfare dead-letters operations cancel dlv_1",
+            "fanfare rejected replay --all --why x",
             "fanfare topology --markdown check",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -40,6 +40,8 @@ pub struct Config {
     pub router: fanfare_router::Settings,
     /// How endpoints are called.
     pub dispatcher: fanfare_dispatcher::Settings,
+    /// What is done with what rests.
+    pub dead_letters: fanfare_deadletters::Settings,
     /// Where the API listens.
     pub api: fanfare_api::Settings,
     /// What the process tells about itself.
@@ -56,6 +58,7 @@ impl Default for Config {
             history: fanfare_journal::Settings::default(),
             router: fanfare_router::Settings::default(),
             dispatcher: fanfare_dispatcher::Settings::default(),
+            dead_letters: fanfare_deadletters::Settings::default(),
             api: fanfare_api::Settings::default(),
             telemetry: fanfare_telemetry::Settings::default(),
         }

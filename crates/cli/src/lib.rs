@@ -20,7 +20,7 @@ pub use args::{
     EndpointsListArgs, EventTypesCommand, EventsCommand, EventsFeedArgs, EventsListArgs,
     EventsShowArgs, FilterCommand, FilterTestArgs, KeysCommand, ListenArgs, LoadEventTypesArgs,
     LocalUrl, MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OutboxArgs, OutboxCommand,
-    OutboxRelayArgs, OutputFormat, Parameter, PublishArgs, PublishMode, PutEventTypeArgs, Role,
+    OutboxRelayArgs, OneRestingArgs, OperationsCommand, OutputFormat, Parameter, PublishArgs, PublishMode, PutEventTypeArgs, RestingActArgs, RestingCommand, RestingFilterArgs, RestingGroupArgs, RestingListArgs, Role,
     SampleEventArgs, Scenario, ServeArgs, Share, States, TemplateArgs, TemplateCommand,
     TemplateRenderArgs, TopologyCommand,
 };

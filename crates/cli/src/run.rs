@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use fanfare_broker::Place;
+
 use crate::{Args, Command, Sources, commands};
 
 /// Runs one command to its end. `Err` is a fault to be told to the operator.
@@ -31,7 +33,16 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             commands::keys::run(args.output, command, &sources()).await?;
         }
         Command::DeadLetters(command) => {
-            commands::dead_letters::run(args.output, command, &sources()).await?;
+            commands::resting::dead_letters(args.output, command, &sources()).await?;
+        }
+        Command::Rejected(command) => {
+            commands::resting::others(args.output, Place::Rejected, command, &sources()).await?;
+        }
+        Command::Unroutable(command) => {
+            commands::resting::others(args.output, Place::Unroutable, command, &sources()).await?;
+        }
+        Command::Crashed(command) => {
+            commands::resting::others(args.output, Place::Crashed, command, &sources()).await?;
         }
         Command::Events(command) => {
             commands::events::run(args.output, command, &sources()).await?;

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use fanfare_api::{Announcer, Api, Health};
 use fanfare_broker::{Broker, JournalWriter};
+use fanfare_deadletters::Desk;
 use fanfare_dispatcher::Dispatcher;
 use fanfare_egress::Egress;
 use fanfare_journal::{History, Recorder, record_journal};
@@ -140,6 +141,7 @@ impl Fanfare {
         ));
         self.spawn_recorder(&mut behind, background.clone());
         let (history, journals) = (self.history.clone(), self.journals());
+        self.keep_dead_letters(&mut behind, &background);
         let mut roles = JoinSet::new();
         let (snapshots, clock) = (self.snapshots.clone(), self.clock.clone());
         let diversions = self.spawn_roles(&mut roles, &journals)?;
@@ -190,6 +192,32 @@ impl Fanfare {
             router: start(Role::Router),
             dispatcher: start(Role::Dispatcher),
         }
+    }
+
+    /// Where operations on what rests are asked for and carried out.
+    fn desk(&self) -> Desk {
+        let (registry, clock) = (self.registry.clone(), self.clock.clone());
+        let settings = self.config.dead_letters.clone();
+        Desk::new(&self.broker, registry, clock, settings)
+    }
+
+    /// With the role `api`, a process watches the queues and carries out what is asked for there.
+    fn keep_dead_letters(&self, behind: &mut JoinSet<()>, shutdown: &CancellationToken) {
+        if !self.roles.contains(&Role::Api) {
+            return;
+        }
+        let metrics = fanfare_deadletters::Metrics::new(&self.metrics.meter("fanfare.deadletters"));
+        behind.spawn(fanfare_deadletters::watch(
+            self.broker.clone(),
+            metrics.clone(),
+            self.clock.clone(),
+            shutdown.clone(),
+        ));
+        behind.spawn(fanfare_deadletters::keep(
+            self.desk().counting(metrics),
+            self.snapshots.clone(),
+            shutdown.clone(),
+        ));
     }
 
     /// Starts the roles. Returns where to tell a router which endpoints are flooded.

@@ -1,7 +1,37 @@
-//! The operations on deliveries that were given up on, over the queue that holds them.
+//! The operations on messages that rest until somebody deals with them: dead letters, rejected events,
+//! what found no way, and what ended processes.
 //!
-//! The queue is the only truth. [`list`] looks at it and changes nothing.
+//! The queue is the only truth. [`list`], [`group`], [`find`] and [`count`] look into it and change nothing.
+//! [`Desk::request`] writes down what is to be done, so that it outlives the process; [`Desk::run`] passes
+//! over the queue and does it, whoever asked. What an operation has dealt with is written down before it is
+//! acknowledged: a process that dies in the middle leaves nothing undone, and nothing counted twice.
 
-mod list;
+mod settings;
 
-pub use list::{Listed, Unreadable, list};
+mod desk;
+mod pass;
+mod plan;
+
+mod entry;
+mod filter;
+mod group;
+mod look;
+mod tally;
+
+mod keeper;
+mod rules;
+
+mod consequence;
+mod error;
+mod metrics;
+
+pub use consequence::Action;
+pub use desk::{Asked, Desk, Progress, Request};
+pub use entry::Entry;
+pub use error::DeadLettersFault;
+pub use filter::{Filter, InvalidFilter};
+pub use group::{Group, GroupBy};
+pub use keeper::keep;
+pub use look::{Found, Looked, count, find, group, list};
+pub use metrics::{Metrics, watch};
+pub use settings::Settings;

@@ -87,6 +87,21 @@ impl Delivery {
         self
     }
 
+    /// The delivery owed anew because a person or a rule asked for it: under the same id, with fresh attempts.
+    ///
+    /// A deadline that has passed is dropped: whoever replays it knows that it is late.
+    #[must_use]
+    pub fn replayed(self, now: Timestamp) -> Self {
+        Self {
+            replay: self.replay.saturating_add(1),
+            failed_attempts: 0,
+            failures: None,
+            wait: None,
+            deadline: self.deadline.filter(|deadline| *deadline > now),
+            ..self
+        }
+    }
+
     /// The delivery waiting until `until`, with nothing else changed.
     #[must_use]
     pub fn waiting(mut self, until: Timestamp, now: Timestamp) -> Self {
@@ -208,6 +223,25 @@ mod tests {
         assert_eq!((past.first_at, past.last_at), (at(110), at(130)));
         assert_eq!(past.last.error, "b");
         assert_eq!(twice.wait, None);
+    }
+
+    #[test]
+    fn a_replay_starts_afresh_under_the_same_id() {
+        let failure = Failure {
+            class: FailureClass::Timeout,
+            status: None,
+            error: "late".to_owned(),
+        };
+        let owed = Delivery {
+            deadline: Some(at(150)),
+            ..delivery()
+        };
+        let failed = owed.clone().after_failure(failure, at(110), Some(at(120)));
+        let again = failed.clone().replayed(at(140));
+        let expected = Delivery { replay: 1, ..owed };
+        assert_eq!(again, expected);
+        assert_eq!(failed.replayed(at(160)).deadline, None);
+        assert_eq!(again.replayed(at(140)).replay, 2);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use fanfare_model::DatabaseLocation;
 
 use crate::{
-    KeyId, MigrationStep, RegistryFault, postgres::PostgresStore, record::EndpointRow,
-    sqlite::SqliteStore,
+    KeyId, MigrationStep, RegistryFault, operation_rows::OperationRows, postgres::PostgresStore,
+    record::EndpointRow, sqlite::SqliteStore,
 };
 
 /// A row of the table `audit`.
@@ -61,7 +61,7 @@ pub(crate) struct StateRow<'r> {
 
 /// A database with the registry in it. Every change is one transaction with its audit entry.
 #[async_trait]
-pub(crate) trait Backend: Send + Sync {
+pub(crate) trait Backend: OperationRows + Send + Sync {
     async fn close(&self);
 
     /// Every step of the schema that this release knows, or that the database already has.

@@ -17,10 +17,12 @@ mod api_key;
 mod audit;
 mod event_type;
 mod new_endpoint;
+mod operations;
 mod record;
 
 mod backend;
 mod migration;
+mod operation_rows;
 mod postgres;
 mod sqlite;
 
@@ -42,6 +44,9 @@ pub use event_type::{
 pub use freshness::{Snapshots, keep_fresh};
 pub use migration::{MigrationStep, migrate, migrations};
 pub use new_endpoint::{InvalidEndpoint, NewEndpoint};
+pub use operations::{
+    NewOperation, Operation, OperationId, OperationItem, OperationPage, OperationState,
+};
 pub use settings::Settings;
 pub use snapshot::Snapshot;
 pub use store::{EndpointPage, Registry};

@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct PostgresStore {
     location: DatabaseLocation,
-    pool: PgPool,
+    pub(crate) pool: PgPool,
 }
 
 impl PostgresStore {
@@ -380,7 +380,10 @@ async fn bump_version(change: &mut PgTransaction<'static>) -> sqlx::Result<()> {
     Ok(())
 }
 
-async fn insert_audit(change: &mut PgTransaction<'static>, audit: &AuditRow) -> sqlx::Result<()> {
+pub(crate) async fn insert_audit(
+    change: &mut PgTransaction<'static>,
+    audit: &AuditRow,
+) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO audit (at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5)",
     )

@@ -28,7 +28,7 @@ pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 pub(crate) struct SqliteStore {
     path: PathBuf,
-    pool: SqlitePool,
+    pub(crate) pool: SqlitePool,
 }
 
 impl SqliteStore {
@@ -81,7 +81,7 @@ impl SqliteStore {
     ///
     /// It takes the write lock at once: one that read first and asked for the lock later could only fail
     /// when another had written in between (SQLite, "BEGIN TRANSACTION").
-    async fn begin_change(&self) -> sqlx::Result<SqliteTransaction<'static>> {
+    pub(crate) async fn begin_change(&self) -> sqlx::Result<SqliteTransaction<'static>> {
         self.pool.begin_with("BEGIN IMMEDIATE").await
     }
 }
@@ -389,7 +389,7 @@ async fn bump_version(change: &mut SqliteTransaction<'static>) -> sqlx::Result<(
     Ok(())
 }
 
-async fn insert_audit(
+pub(crate) async fn insert_audit(
     change: &mut SqliteTransaction<'static>,
     audit: &AuditRow,
 ) -> sqlx::Result<()> {

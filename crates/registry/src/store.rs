@@ -326,7 +326,7 @@ impl Registry {
         &self.0.cipher
     }
 
-    async fn store(&self) -> Result<&dyn Backend, RegistryFault> {
+    pub(crate) async fn store(&self) -> Result<&dyn Backend, RegistryFault> {
         let Inner {
             settings,
             cipher,
@@ -343,7 +343,7 @@ impl Registry {
 const MOST_TRIES: usize = 8;
 
 /// A UUID of version 7, so that ids sort by age.
-fn new_uuid(now: Timestamp) -> Uuid {
+pub(crate) fn new_uuid(now: Timestamp) -> Uuid {
     let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(milliseconds, &rand::random()).into_uuid()
 }
@@ -366,7 +366,7 @@ fn audit_entry(row: AuditRow) -> Result<AuditEntry, RegistryFault> {
     })
 }
 
-fn audit_row(
+pub(crate) fn audit_row(
     now: Timestamp,
     actor: &str,
     action: &str,
@@ -383,11 +383,11 @@ fn audit_row(
     }
 }
 
-fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> RegistryFault {
+pub(crate) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> RegistryFault {
     move |source| RegistryFault::Query { doing, source }
 }
 
-fn damaged<E: std::error::Error + Send + Sync + 'static>(
+pub(crate) fn damaged<E: std::error::Error + Send + Sync + 'static>(
     what: &str,
 ) -> impl FnOnce(E) -> RegistryFault {
     let what = what.to_owned();

@@ -55,6 +55,12 @@ pub fn encode_bundle(deliveries: &[Delivery], now: Timestamp) -> Envelope {
     }
 }
 
+/// Whether a message says of itself that it is a bundle.
+pub fn is_bundle(envelope: &Envelope) -> bool {
+    envelope.properties.message_type.as_deref() == Some(MESSAGE_TYPE)
+        && envelope.properties.content_type.as_deref() == Some(CONTENT_TYPE)
+}
+
 /// The deliveries in a message. Those of one event share it, and its data shares the message's bytes.
 pub fn decode_bundle(envelope: &Envelope) -> Result<Vec<Delivery>, DecodeFault> {
     check_size(envelope.body.len())?;

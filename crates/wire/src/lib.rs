@@ -22,7 +22,7 @@ mod journal;
 mod proto;
 mod rejected;
 
-pub use bundle::{decode_bundle, encode_bundle};
+pub use bundle::{decode_bundle, encode_bundle, is_bundle};
 pub use control::{
     ControlMessage, DispatcherPresence, PartitionPresence, PartitionRole, StartsHandedOver,
 };

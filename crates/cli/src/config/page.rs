@@ -6,7 +6,7 @@ use super::{Config, Effective, Sources};
 use crate::output::{self, Column, Row};
 
 /// The type of each section, and the file that declares it.
-const SECTIONS: [(&str, &str, &str); 10] = [
+const SECTIONS: [(&str, &str, &str); 11] = [
     ("", "cli/src/config.rs", "Config"),
     ("broker", "broker/src/settings.rs", "Settings"),
     ("journal", "broker/src/journal.rs", "JournalSettings"),
@@ -19,6 +19,7 @@ const SECTIONS: [(&str, &str, &str); 10] = [
         "egress/src/egress.rs",
         "EgressSettings",
     ),
+    ("dead_letters", "deadletters/src/settings.rs", "Settings"),
     ("api", "api/src/settings.rs", "Settings"),
     ("telemetry", "telemetry/src/settings.rs", "Settings"),
 ];

@@ -1,14 +1,18 @@
-//! Tests of what a listing of dead letters looks like, and of what it counts.
+//! Tests of what messages that rest look like.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
+use fanfare_broker::{Held, HeldTag, Place};
+use fanfare_deadletters::{Entry, Found};
 use fanfare_model::{
-    DeadLetterReason, Delivery, EndpointId, Event, Failure, FailureClass, TraceContext,
+    DeadLetter, DeadLetterReason, Delivery, EndpointId, Event, Failure, FailureClass, Timestamp,
+    TraceContext,
 };
-use fanfare_testkit::{TestBroker, Version};
 use fanfare_wire::{Envelope, encode_dead_letter};
+use serde_json::{Value, json};
 
-use super::*;
+use super::rows::Shown;
+use crate::output;
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -43,14 +47,22 @@ fn something_else() -> Envelope {
     other
 }
 
-fn listed() -> Vec<Listed> {
+fn held(envelope: Envelope) -> Held {
+    Held {
+        envelope,
+        routing_key: String::new(),
+        tag: HeldTag::for_tests(0),
+    }
+}
+
+fn listed() -> Vec<Entry> {
     let long = "the receiver did not answer as it should have ".repeat(10);
     [
         dead_letter("1", Some(503), "the receiver answered 503"),
         dead_letter("2", None, &long),
         something_else(),
     ]
-    .map(Listed::from)
+    .map(|envelope| Entry::of(Place::DeadLetters, &held(envelope)))
     .into()
 }
 
@@ -81,39 +93,30 @@ fn scripts_get_everything_that_is_known() {
         ("last_status", json!(503)),
         ("last_error", json!("the receiver answered 503")),
         ("trace_id", json!("4bf92f3577b34da6a3ce929d0e0e4736")),
-        ("headers", json!(null)),
+        ("last_class", json!("status_5xx")),
     ] {
         assert_eq!(first[name], expected, "{name}");
     }
     let other = &objects[2];
     for (name, expected) in [
-        ("id", json!("m1")),
+        ("event_id", json!("m1")),
         ("reason", json!("unreadable")),
         ("tenant", json!(null)),
-        ("last_error", json!("`x-fanfare-record` is missing")),
-        ("headers", json!({"x-by": "somebody", "x-count": 3})),
+        ("last_error", json!(null)),
     ] {
         assert_eq!(other[name], expected, "{name}");
     }
+    assert!(other["id"].as_str().unwrap().starts_with("msg_"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listing_says_how_many_there_are() {
-    let host = TestBroker::new(Version::V4_3);
-    let patience = Duration::from_secs(30);
-    let broker = Broker::connect(&host.settings(), "test", patience)
-        .await
-        .unwrap();
-    let address = broker.topology().dead_address();
-    for id in ["1", "2", "3"] {
-        let envelope = dead_letter(id, None, "no answer");
-        broker
-            .publisher()
-            .publish(&address, envelope)
-            .await
-            .unwrap();
-    }
-    let (listed, depth) = look(&broker, 2).await.unwrap();
-    assert_eq!((listed.len(), depth), (2, 3));
-    broker.close().await;
+#[test]
+fn one_message_is_shown_with_its_headers_and_its_data() {
+    let envelope = dead_letter("1", Some(503), "the receiver answered 503");
+    let entry = Entry::of(Place::DeadLetters, &held(envelope.clone()));
+    let shown = [Shown(Found { entry, envelope })];
+    let shown: Value = serde_json::from_str(&output::to_json(&output::Objects(&shown))).unwrap();
+    let shown = &shown[0];
+    assert_eq!(shown["message"]["attempts"], 1);
+    assert_eq!(shown["headers"]["x-fanfare-last-status"], 503);
+    assert_eq!(shown["data"], json!({}));
 }

@@ -1,0 +1,114 @@
+//! Deals with a handful of messages for one operation: publish, confirm, note, acknowledge.
+
+use fanfare_broker::{Address, Held, HeldTag, Place};
+use fanfare_registry::OperationItem;
+use fanfare_wire::Envelope;
+use futures_util::future::{join_all, try_join_all};
+use serde_json::json;
+use tokio::time;
+use tracing::warn;
+
+use super::Pass;
+use crate::{DeadLettersFault, Entry, consequence::consequence, settings::CONFIRM_WITHIN};
+
+impl Pass<'_> {
+    /// Deals with at most a window of messages.
+    ///
+    /// What cannot be dealt with stays where it is; the log says why.
+    pub(super) async fn act(
+        &mut self,
+        job: usize,
+        messages: Vec<(Entry, Held)>,
+    ) -> Result<(), DeadLettersFault> {
+        let id = self.jobs[job].operation.id;
+        let keys: Vec<String> = messages.iter().map(|(entry, _)| entry.key()).collect();
+        let known = match self.place {
+            // What was noted had been confirmed, and a replay that fails comes back under another key.
+            Place::DeadLetters => self.desk.registry.resolved_items(id, &keys).await?,
+            // Here a message may come back as it was, so a note says nothing about this one.
+            Place::Rejected | Place::Unroutable | Place::Crashed => Default::default(),
+        };
+        let (done, fresh): (Vec<_>, Vec<_>) = messages
+            .into_iter()
+            .partition(|(entry, _)| known.contains(&entry.key()));
+        let mut tags: Vec<HeldTag> = done.iter().map(|(_, held)| held.tag).collect();
+
+        let dealt_with = self.publish(job, fresh).await?;
+        if !dealt_with.is_empty() {
+            let now = self.desk.clock.now();
+            let items: Vec<OperationItem> = dealt_with
+                .iter()
+                .map(|(entry, _)| OperationItem {
+                    message: entry.key(),
+                    at: now,
+                    summary: json!(entry),
+                })
+                .collect();
+            let noted = self.desk.registry.note_items(id, &items, now).await?;
+            if let Some(operation) = noted {
+                self.note(job, operation);
+            }
+            if let Some(metrics) = &self.desk.metrics {
+                metrics.resolved(self.place, self.jobs[job].action, items.len());
+            }
+        }
+        tags.extend(dealt_with.iter().map(|(_, tag)| *tag));
+        self.acknowledge(&tags).await?;
+        self.jobs[job].acknowledged += tags.len();
+        Ok(())
+    }
+
+    /// Publishes what follows from each message, and returns those for which all of it is confirmed.
+    async fn publish(
+        &self,
+        job: usize,
+        messages: Vec<(Entry, Held)>,
+    ) -> Result<Vec<(Entry, HeldTag)>, DeadLettersFault> {
+        let (action, now) = (self.jobs[job].action, self.desk.clock.now());
+        let topology = self.desk.broker.topology();
+        let mut ready = Vec::new();
+        for (entry, held) in messages {
+            match consequence(action, &held, topology, now) {
+                Ok(following) => ready.push((entry, held.tag, following)),
+                Err(why) => self.leave(&entry, &why),
+            }
+        }
+        let published = ready.into_iter().map(async |(entry, tag, following)| {
+            let confirmed = self.publish_all(following).await;
+            (entry, tag, confirmed)
+        });
+        let published = time::timeout(CONFIRM_WITHIN, join_all(published))
+            .await
+            .map_err(|_| DeadLettersFault::Unconfirmed(CONFIRM_WITHIN))?;
+        let mut dealt_with = Vec::new();
+        for (entry, tag, confirmed) in published {
+            match confirmed {
+                Ok(()) => dealt_with.push((entry, tag)),
+                Err(fanfare_broker::PublishFault::Closed) => {
+                    return Err(DeadLettersFault::Publish(
+                        fanfare_broker::PublishFault::Closed,
+                    ));
+                }
+                Err(fault) => self.leave(&entry, &fault.to_string()),
+            }
+        }
+        Ok(dealt_with)
+    }
+
+    async fn publish_all(
+        &self,
+        following: Vec<(Address, Envelope)>,
+    ) -> Result<(), fanfare_broker::PublishFault> {
+        let publisher = &self.desk.publisher;
+        let all = following.into_iter();
+        try_join_all(
+            all.map(async |(address, envelope)| publisher.publish(&address, envelope).await),
+        )
+        .await
+        .map(drop)
+    }
+
+    fn leave(&self, entry: &Entry, why: &str) {
+        warn!(place = %self.place, message = entry.id, why, "a message cannot be dealt with and stays");
+    }
+}
