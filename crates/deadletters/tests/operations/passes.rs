@@ -3,7 +3,7 @@
 use fanfare_broker::Place;
 use fanfare_deadletters::{Action, Filter, Progress};
 use fanfare_model::DeadLetterReason;
-use fanfare_registry::OperationState;
+use fanfare_registry::{AuditPage, OperationState};
 use fanfare_testkit::Version;
 use fanfare_wire::encode_dead_letter;
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,7 @@ async fn replay_one_of_three(office: &Office) {
     office.expect_depth(PLACE, 0).await;
     assert_eq!(office.owed().await.len(), 1500);
 
-    let audit = office.registry.audit(20).await.unwrap();
+    let audit = office.registry.audit(&AuditPage::latest(20)).await.unwrap();
     let about = audit
         .iter()
         .filter(|entry| entry.subject == operation.id.to_string());

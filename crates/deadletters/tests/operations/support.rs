@@ -52,7 +52,7 @@ impl Office {
             .unwrap();
         let home = TempDir::new().unwrap();
         let store = fanfare_registry::Settings {
-            database: home.path().join("fanfare.db"),
+            database: home.path().join("fanfare.db").into(),
             encryption_key: Some(Secret::new("07".repeat(32))),
             ..fanfare_registry::Settings::default()
         };
