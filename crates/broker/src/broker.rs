@@ -45,7 +45,6 @@ pub struct Broker {
     publish_link: Link,
     consume_link: Link,
     max_unconfirmed: usize,
-    uri: AMQPUri,
     /// What connections and publishers run in.
     tasks: TaskTracker,
     /// Ends the publishers, which first wait for what is unconfirmed.
@@ -174,7 +173,7 @@ impl Broker {
     pub async fn follows_priority(&self) -> Result<bool, BrokerFault> {
         let asking = || BrokerFault::operation("asking RabbitMQ what it can do");
         let properties = lapin::ConnectionProperties::default();
-        let connection = Connection::connect_uri(self.uri.clone(), properties);
+        let connection = Connection::connect_uri((*self.uri).clone(), properties);
         let connection = connection.await.map_err(asking())?;
         let channel = open_channel(&connection).await?;
         let name = self.topology.question(rand::random());

@@ -201,8 +201,6 @@ pub enum KeysCommand {
     },
 }
 
-}
-
 /// Arguments of `fanfare audit`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AuditArgs {

@@ -19,10 +19,11 @@ pub use args::{
     DeadLettersCommand, DevArgs, EndpointOptions, EndpointsAddArgs, EndpointsCommand,
     EndpointsListArgs, EventTypesCommand, EventsCommand, EventsFeedArgs, EventsListArgs,
     EventsShowArgs, FilterCommand, FilterTestArgs, KeysCommand, ListenArgs, LoadEventTypesArgs,
-    LocalUrl, MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OutboxArgs, OutboxCommand,
-    OutboxRelayArgs, OneRestingArgs, OperationsCommand, OutputFormat, Parameter, PublishArgs, PublishMode, PutEventTypeArgs, RestingActArgs, RestingCommand, RestingFilterArgs, RestingGroupArgs, RestingListArgs, Role,
-    SampleEventArgs, Scenario, ServeArgs, Share, States, TemplateArgs, TemplateCommand,
-    TemplateRenderArgs, TopologyCommand,
+    LocalUrl, MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OneRestingArgs, OperationsCommand,
+    OutboxArgs, OutboxCommand, OutboxRelayArgs, OutputFormat, Parameter, PublishArgs, PublishMode,
+    PutEventTypeArgs, RestingActArgs, RestingCommand, RestingFilterArgs, RestingGroupArgs,
+    RestingListArgs, Role, SampleEventArgs, Scenario, ServeArgs, Share, States, TemplateArgs,
+    TemplateCommand, TemplateRenderArgs, TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use moment::Moment;

@@ -19,7 +19,7 @@ pub(crate) const MICROS_A_DAY: i64 = 86_400_000_000;
 /// The class of an attempt that succeeded.
 pub(crate) const SUCCESS: &str = "success";
 
-/// Beside the columns, what a row and its part of the indexes take in bytes, as measured on both databases.
+/// Beside the columns, what a row and its part of the indexes take in bytes, estimated.
 const OVERHEAD: i64 = 400;
 
 /// An event to be recorded.

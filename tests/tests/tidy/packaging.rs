@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::checkout::{self, File};
 
 /// The roles that `fanfare serve` knows.
-const ROLES: [&str; 3] = ["api", "router", "dispatcher"];
+const ROLES: [&str; 4] = ["api", "router", "dispatcher", "recorder"];
 
 fn packaging() -> Vec<File> {
     let paths = ["docker-compose.yml", "deploy/Dockerfile"];
