@@ -105,95 +105,43 @@ mod tests {
     use super::*;
     use crate::entry::tests::dead_letter;
 
-    #[test]
-    fn every_condition_has_to_hold() {
+    fn check(narrow: impl FnOnce(&mut Filter), matches: bool) {
         let entry = Entry {
             last_status: Some(503),
             ..dead_letter("t", "exhausted", 100)
         };
+        let mut filter = Filter::default();
+        narrow(&mut filter);
+        assert_eq!(filter.matches(&entry), matches, "{filter:?}");
+        let text = serde_json::to_string(&filter).unwrap();
+        assert_eq!(serde_json::from_str::<Filter>(&text).unwrap(), filter);
+    }
+
+    #[test]
+    fn every_condition_has_to_hold() {
+        let id = dead_letter("t", "exhausted", 100).id;
         let at = |second| Timestamp::from_second(second).ok();
-        let all = Filter::default;
-        for (filter, matches) in [
-            (all(), true),
-            (
-                Filter {
-                    ids: vec!["x".to_owned(), entry.id.clone()],
-                    ..all()
-                },
-                true,
-            ),
-            (
-                Filter {
-                    ids: vec!["x".to_owned()],
-                    ..all()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    tenant: "t".parse().ok(),
-                    event_type: "reward.*".parse().ok(),
-                    ..all()
-                },
-                true,
-            ),
-            (
-                Filter {
-                    tenant: "t".parse().ok(),
-                    event_type: "order.*".parse().ok(),
-                    ..all()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    endpoint: "ep_00000000000000000000000000000002".parse().ok(),
-                    ..all()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    reason: Some("gone".to_owned()),
-                    ..all()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    not_reasons: vec!["exhausted".to_owned()],
-                    ..all()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    status: Some(503),
-                    before: at(101),
-                    after: at(100),
-                    ..all()
-                },
-                true,
-            ),
-            (
-                Filter {
-                    before: at(100),
-                    ..all()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    after: at(101),
-                    ..all()
-                },
-                false,
-            ),
-        ] {
-            assert_eq!(filter.matches(&entry), matches, "{filter:?}");
-            let text = serde_json::to_string(&filter).unwrap();
-            assert_eq!(serde_json::from_str::<Filter>(&text).unwrap(), filter);
+        check(|_| {}, true);
+        check(|f| f.ids = vec!["x".to_owned(), id], true);
+        check(|f| f.ids = vec!["x".to_owned()], false);
+        for (event_type, matches) in [("reward.*", true), ("order.*", false)] {
+            check(
+                |f| (f.tenant, f.event_type) = ("t".parse().ok(), event_type.parse().ok()),
+                matches,
+            );
         }
+        check(
+            |f| f.endpoint = "ep_00000000000000000000000000000002".parse().ok(),
+            false,
+        );
+        check(|f| f.reason = Some("gone".to_owned()), false);
+        check(|f| f.not_reasons = vec!["exhausted".to_owned()], false);
+        check(
+            |f| (f.status, f.before, f.after) = (Some(503), at(101), at(100)),
+            true,
+        );
+        check(|f| f.before = at(100), false);
+        check(|f| f.after = at(101), false);
     }
 
     #[test]

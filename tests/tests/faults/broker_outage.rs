@@ -72,7 +72,7 @@ async fn an_outage_of_rabbitmq_loses_nothing_confirmed(version: Version) {
         enter_arrivals(&mut ledger, &receiver);
         ledger.report().missing.is_empty().then_some(ledger)
     };
-    let ledger = eventually(Duration::from_secs(120), "every confirmed event", complete).await;
+    let ledger = eventually(Duration::from_secs(300), "every confirmed event", complete).await;
     let report = ledger.assert_balanced(bound);
     eprintln!(
         "RabbitMQ {}: {} owed, {} duplicates",

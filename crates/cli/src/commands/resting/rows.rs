@@ -7,7 +7,7 @@ use fanfare_deadletters::{Entry, Found, Group, GroupBy};
 use fanfare_model::Timestamp;
 use fanfare_registry::{Operation, OperationItem};
 use fanfare_wire::HeaderValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::output::{Column, Row};
 
@@ -166,9 +166,11 @@ impl Row for Operation {
         ))),
         column!("id, filter, why", |operation| {
             let request = &operation.request;
-            let filter = match &request.filter {
-                Value::Object(members) if members.is_empty() => "all".to_owned(),
-                filter => filter.to_string(),
+            let is_all = request.filter.as_object().is_some_and(Map::is_empty);
+            let filter = if is_all {
+                "all".to_owned()
+            } else {
+                request.filter.to_string()
             };
             json!([operation.id.to_string(), filter, request.why])
         }),
