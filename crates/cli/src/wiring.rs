@@ -201,18 +201,12 @@ impl Fanfare {
         Desk::new(&self.broker, registry, clock, settings)
     }
 
-    /// With the role `api`, a process watches the queues and carries out what is asked for there.
+    /// With the role `api`, a process carries out what is asked for there.
     fn keep_dead_letters(&self, behind: &mut JoinSet<()>, shutdown: &CancellationToken) {
         if !self.roles.contains(&Role::Api) {
             return;
         }
         let metrics = fanfare_deadletters::Metrics::new(&self.metrics.meter("fanfare.deadletters"));
-        behind.spawn(fanfare_deadletters::watch(
-            self.broker.clone(),
-            metrics.clone(),
-            self.clock.clone(),
-            shutdown.clone(),
-        ));
         behind.spawn(fanfare_deadletters::keep(
             self.desk().counting(metrics),
             self.snapshots.clone(),

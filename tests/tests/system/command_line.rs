@@ -7,7 +7,7 @@ use std::{
 };
 
 use fanfare_model::SigningSecret;
-use fanfare_testkit::{Receiver, TestBroker, Version};
+use fanfare_testkit::{Receiver, TestBroker, Version, eventually};
 use fanfare_tests::{PATIENCE, Pipeline, fanfare_binary};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -82,9 +82,14 @@ async fn a_listener_fails_forwards_records_and_replays() {
     let first = behind.expect_requests(1, PATIENCE).await.remove(0);
     assert_eq!(first.path, "/mine");
     first.assert_signed_by(&secret);
+    // A request is recorded once it is answered, which is after it was forwarded.
+    let lines = eventually(PATIENCE, "both requests in the record", async || {
+        let lines = std::fs::read_to_string(&record).unwrap_or_default();
+        (lines.matches('\n').count() == 2).then_some(lines)
+    })
+    .await;
     listener.kill().unwrap();
     listener.wait().unwrap();
-    let lines = std::fs::read_to_string(&record).unwrap();
     let answers: Vec<Value> = lines
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["answer"].clone())
