@@ -1,19 +1,24 @@
 //! How fast requests of a lane may start.
 //!
-//! The generic cell rate algorithm, on a clock that never jumps. Wall time enters once, when a lane
+//! The generic cell rate algorithm by `governor`, on a clock that never jumps. Wall time enters once, when a lane
 //! goes on from starts that were made elsewhere or earlier.
 
 use std::time::Duration;
 
 use fanfare_model::{Rate, Timestamp};
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock as _, FakeRelativeClock},
+    middleware::NoOpMiddleware,
+    nanos::Nanos,
+    state::{InMemoryState, NotKeyed},
+};
 use tokio::time::Instant;
 
 /// The pace of a lane, for the rate that it was asked for last.
 #[derive(Default)]
 pub(super) struct Pace {
-    rate: Option<Rate>,
-    /// When the next start would be due at a steady pace; a burst starts that much earlier.
-    due: Option<Instant>,
+    gate: Option<Gate>,
     pub(super) last_start: Option<Timestamp>,
     tenure: u64,
     /// Another owner of the partition may have started a request as late as this.
@@ -23,14 +28,14 @@ pub(super) struct Pace {
 impl Pace {
     /// Whether there is nothing to remember.
     pub(super) fn is_as_new(&self) -> bool {
-        self.rate.is_none()
+        self.gate.is_none()
     }
 
     /// Begins anew when the partition was another's meanwhile, who may have started requests until `inherited`.
     pub(super) fn begin(&mut self, tenure: u64, inherited: impl FnOnce() -> Option<Timestamp>) {
         if self.tenure != tenure {
             self.tenure = tenure;
-            self.rate = None;
+            self.gate = None;
             self.inherited = inherited();
         }
     }
@@ -44,54 +49,73 @@ impl Pace {
         carried: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), Duration> {
-        let instant = Instant::now();
-        if self.rate != Some(rate) {
-            self.due = self.due_under(rate, carried, now, instant);
-            self.rate = Some(rate);
-        }
-        let due = self.due.map_or(instant, |due| due.max(instant));
-        let burst = rate.interval() * (rate.burst().get() - 1);
-        let wait = due.duration_since(instant).saturating_sub(burst);
-        if !wait.is_zero() {
-            return Err(wait);
-        }
-        self.due = Some(due + rate.interval());
-        self.last_start = Some(now);
-        Ok(())
-    }
-
-    /// Where to go on: as though the burst had been used up by the last start, or just now if the rate
-    /// is another than before.
-    fn due_under(
-        &self,
-        rate: Rate,
-        carried: Option<Timestamp>,
-        now: Timestamp,
-        instant: Instant,
-    ) -> Option<Instant> {
-        let known = carried.max(self.last_start).max(self.inherited);
-        let last = if self.rate.is_some() {
-            Some(now)
-        } else {
-            known
+        let gate = match self.gate.take() {
+            Some(gate) if gate.rate == rate => gate,
+            Some(_) => Gate::new(rate, Some(Duration::ZERO)),
+            None => {
+                let known = carried.max(self.last_start).max(self.inherited);
+                Gate::new(rate, known.map(|last| since(last, now)))
+            }
         };
-        // A start in the future is a clock that differs; then it is as if it were now.
-        let ago = Duration::try_from(now.duration_since(last?)).unwrap_or_default();
-        let debt = debt(rate).checked_sub(ago)?;
-        Some(instant + debt)
+        let taken = self.gate.insert(gate).take();
+        if taken.is_ok() {
+            self.last_start = Some(now);
+        }
+        taken
     }
 
     /// The last start, while it still matters to whoever goes on at this rate.
     pub(super) fn unsettled_start(&self, now: Timestamp) -> Option<Timestamp> {
-        let (rate, last) = (self.rate?, self.last_start?);
-        let ago = Duration::try_from(now.duration_since(last)).unwrap_or_default();
-        (ago < debt(rate)).then_some(last)
+        let (rate, last) = (self.gate.as_ref()?.rate, self.last_start?);
+        let counts_for = rate.interval() * rate.burst().get();
+        (since(last, now) < counts_for).then_some(last)
     }
 }
 
-/// How long a start counts.
-fn debt(rate: Rate) -> Duration {
-    rate.interval() * rate.burst().get()
+/// What lets starts through at one rate.
+struct Gate {
+    rate: Rate,
+    limiter: RateLimiter<NotKeyed, InMemoryState, FakeRelativeClock, NoOpMiddleware<Nanos>>,
+    /// Told the time rather than asked for it, so that a gate can begin in the past.
+    clock: FakeRelativeClock,
+    told: Instant,
+}
+
+impl Gate {
+    /// Begins as though the burst had been used up this long ago, or with all of it.
+    fn new(rate: Rate, used_up: Option<Duration>) -> Self {
+        let quota = Quota::with_period(rate.interval()).expect("a rate has an interval");
+        let clock = FakeRelativeClock::default();
+        let limiter =
+            RateLimiter::direct_with_clock(quota.allow_burst(rate.burst()), clock.clone());
+        if let Some(ago) = used_up {
+            let taken = limiter.check_n(rate.burst());
+            debug_assert!(
+                matches!(taken, Ok(Ok(()))),
+                "a new gate lets one burst through"
+            );
+            clock.advance(ago);
+        }
+        Self {
+            rate,
+            limiter,
+            clock,
+            told: Instant::now(),
+        }
+    }
+
+    fn take(&mut self) -> Result<(), Duration> {
+        let now = Instant::now();
+        self.clock.advance(now.duration_since(self.told));
+        self.told = now;
+        let taken = self.limiter.check();
+        taken.map_err(|until| until.wait_time_from(self.clock.now()))
+    }
+}
+
+/// A start in the future is a clock that differs; then it is as if it were now.
+fn since(start: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(start)).unwrap_or_default()
 }
 
 #[cfg(test)]
