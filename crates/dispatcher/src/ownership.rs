@@ -38,6 +38,10 @@ pub(crate) const PROVEN_WITHIN: Duration = Duration::from_secs(5);
 /// How long after this dispatcher came another may still start requests: its proof, and some time to hear.
 const OTHERS_FOR: Duration = Duration::from_secs(10);
 
+/// Another owner may start requests for this long before it is heard here: what it announces, and what is still
+/// under way to here, may be one announcement late each.
+const TO_BE_HEARD: Duration = ANNOUNCE_EVERY.saturating_mul(2);
+
 /// How long what is buffered here may take to be seen when a hand-over begins.
 const GATHERING: Duration = Duration::from_millis(50);
 
@@ -194,7 +198,7 @@ impl Ownership {
             self.tell(ControlMessage::StartsHandedOver(self.starts_of(partition)))
                 .await;
         }
-        partition.release(self.clock.now(), REST);
+        partition.release(self.clock.now() + TO_BE_HEARD, REST);
     }
 
     fn starts_of(&self, partition: &Partition) -> StartsHandedOver {
@@ -341,7 +345,7 @@ impl Ownership {
         if follows_priority && !peers.outrank_me(partition.key) {
             partition.claim();
         } else if others_may_own && !partition.glance().owned {
-            partition.belongs_to_others(now);
+            partition.belongs_to_others(now + TO_BE_HEARD);
         }
     }
 

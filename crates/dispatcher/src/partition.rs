@@ -184,7 +184,8 @@ impl Partition {
     }
 
     /// Lets go what has not started, and begins a new term for what the broker gives out here all the same.
-    pub(crate) fn release(&self, now: Timestamp, rest: Duration) {
+    /// Another may start requests until `others_until`, as far as can be known now.
+    pub(crate) fn release(&self, others_until: Timestamp, rest: Duration) {
         let mut state = self.state();
         state.term.released.cancel();
         state.owned = false;
@@ -192,7 +193,7 @@ impl Partition {
         // At a shutdown the term stays over and released, also for messages that are looked at only now.
         if !self.shutdown.is_cancelled() {
             state.term = Term::begin(&self.shutdown);
-            state.begin_tenure(now);
+            state.begin_tenure(others_until);
         }
     }
 
