@@ -379,13 +379,17 @@ async fn hear_announcements(
                 endpoint,
                 as_of,
                 from,
+                spacing_us,
                 until,
+                latest,
                 expires,
             }) => {
                 let diversion = Diversion {
                     as_of,
                     from,
+                    spacing: Duration::from_micros(spacing_us),
                     until,
+                    latest,
                     expires,
                 };
                 if let Some(diversions) = &diversions {

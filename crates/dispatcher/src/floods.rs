@@ -47,14 +47,18 @@ impl Floods {
         self.metrics.flood();
         let Diversion {
             from,
+            spacing,
             until,
+            latest,
             expires,
         } = diversion;
         let message = ControlMessage::EndpointFlooded {
             endpoint: endpoint.id,
             as_of: endpoint.updated_at,
             from,
+            spacing_us: u64::try_from(spacing.as_micros()).unwrap_or(u64::MAX),
             until,
+            latest,
             expires,
         };
         let (message, address) = (

@@ -18,7 +18,7 @@ use self::{
     flood::{Flood, KEEP_AWAY},
     pace::Pace,
     places::{Class, Places},
-    slots::{Slots, duration, is_slot, spacing},
+    slots::{Offer, Slots, duration, is_slot, spacing},
     standing::Standing,
 };
 use crate::{
@@ -212,7 +212,12 @@ impl Lane {
         let deferral = if why == DeferReason::Paused {
             // Nobody knows until when, so no slots are reserved: it is looked at now and then.
             let latest = until + duration(until, now) / 4;
-            let diversion = state.diversion(delivery, now, |_| (until, latest));
+            let diversion = state.diversion(delivery, now, |_| Offer {
+                from: until,
+                spacing: Duration::ZERO,
+                until,
+                latest,
+            });
             let until = until + duration(latest, until).mul_f64(rand::random());
             Deferral {
                 until,
@@ -432,7 +437,7 @@ impl State {
         let slots = &mut self.slots;
         let until = slots.reserve(from, spacing, rand::random(), now);
         let diversion = self.diversion(delivery, now, |(slots, many)| {
-            slots.range(from, spacing, many, now)
+            slots.offer(from, spacing, many, now)
         });
         Deferral {
             until,
@@ -467,18 +472,24 @@ impl State {
         &mut self,
         delivery: &Delivery,
         now: Timestamp,
-        range: impl FnOnce((&Slots, u32)) -> (Timestamp, Timestamp),
+        offer: impl FnOnce((&Slots, u32)) -> Offer,
     ) -> Option<Diversion> {
         if delivery.wait.is_some() {
             return None;
         }
         let many = self.flood.deferred(Instant::now())?;
-        let (from, until) = range((&self.slots, many));
-        let expires = now + KEEP_AWAY;
+        let Offer {
+            from,
+            spacing,
+            until,
+            latest,
+        } = offer((&self.slots, many));
         Some(Diversion {
             from,
+            spacing,
             until,
-            expires,
+            latest,
+            expires: now + KEEP_AWAY,
         })
     }
 }

@@ -39,10 +39,14 @@ struct Known {
 pub struct Diversion {
     /// The change of the endpoint that it is about.
     pub as_of: Timestamp,
-    /// Deliveries come back at times between this
+    /// Deliveries come back one by one from here on,
     pub from: Timestamp,
-    /// and this.
+    /// this far apart,
+    pub spacing: Duration,
+    /// until here. The others come back at times between this
     pub until: Timestamp,
+    /// and this.
+    pub latest: Timestamp,
     /// Until when it holds.
     pub expires: Timestamp,
 }
@@ -54,10 +58,17 @@ impl Diversions {
         endpoints.retain(|_, known| known.expires > now);
         let believed = now + LONGEST_BELIEF;
         if endpoints.len() < MOST || endpoints.contains_key(&endpoint) {
+            let dealt = endpoints
+                .get(&endpoint)
+                .filter(|known| known.as_of == diversion.as_of)
+                .map(|known| known.from);
+            // The lane does not know of the slots that were dealt here.
+            let from = diversion.from.max(dealt.unwrap_or(diversion.from));
             let expires = diversion.expires.min(believed);
             endpoints.insert(
                 endpoint,
                 Diversion {
+                    from,
                     expires,
                     ..diversion
                 },
@@ -85,17 +96,22 @@ impl Diversions {
             return None;
         }
         let mut endpoints = self.endpoints();
-        let known = *endpoints.get(&endpoint.id)?;
+        let known = endpoints.get_mut(&endpoint.id)?;
         if known.expires <= now || known.as_of != endpoint.updated_at {
             endpoints.remove(&endpoint.id);
             self.0.any.store(!endpoints.is_empty(), Ordering::Release);
             return None;
         }
-        drop(endpoints);
-        let from = known.from.max(now);
-        let span = Duration::try_from(known.until.duration_since(from)).unwrap_or_default();
-        let until = (from + span.mul_f64(chance)).min(now + FURTHEST);
-        (until > now).then_some(until)
+        let slot = known.from.max(now);
+        let until = if slot < known.until {
+            known.from = slot + known.spacing;
+            slot
+        } else {
+            let from = known.until.max(now);
+            let span = Duration::try_from(known.latest.duration_since(from)).unwrap_or_default();
+            from + span.mul_f64(chance)
+        };
+        (until > now).then_some(until.min(now + FURTHEST))
     }
 
     fn endpoints(&self) -> MutexGuard<'_, HashMap<EndpointId, Diversion>> {
@@ -120,7 +136,9 @@ mod tests {
         Diversion {
             as_of: at(0),
             from: at(110),
-            until: at(150),
+            spacing: Duration::from_secs(2),
+            until: at(114),
+            latest: at(154),
             expires: at(expires),
         }
     }
@@ -143,25 +161,53 @@ mod tests {
             ..delivery(&flooded)
         };
         let waiting = delivery(&flooded).waiting(at(500), at(100));
-        for (endpoint, owed, chance, now, expected) in [
-            (&flooded, delivery(&flooded), 0.0, 100, Some(110)),
-            (&flooded, delivery(&flooded), 0.5, 100, Some(130)),
-            (&flooded, delivery(&flooded), 0.5, 120, Some(135)),
-            (&flooded, delivery(&flooded), 0.5, 129, Some(139)),
-            (&flooded, delivery(&flooded), 0.5, 130, None),
-            (&flooded, late, 0.5, 100, None),
-            (&flooded, waiting, 0.5, 100, None),
-            (&changed, delivery(&flooded), 0.5, 100, None),
-            (&other, delivery(&other), 0.5, 100, None),
+        for (endpoint, owed, now, expected) in [
+            (&flooded, delivery(&flooded), 100, Some(110)),
+            (&flooded, delivery(&flooded), 109, Some(110)),
+            // Nobody else is there at this moment.
+            (&flooded, delivery(&flooded), 112, None),
+            (&flooded, delivery(&flooded), 120, Some(137)),
+            (&flooded, delivery(&flooded), 129, Some(141)),
+            (&flooded, delivery(&flooded), 130, None),
+            (&flooded, late, 100, None),
+            (&flooded, waiting, 100, None),
+            (&changed, delivery(&flooded), 100, None),
+            (&other, delivery(&other), 100, None),
         ] {
             let diversions = Diversions::default();
             assert!(diversions.are_none());
             diversions.add(flooded.id, diversion(130), at(100));
             assert!(!diversions.are_none());
-            let until = diversions.wait_of(&owed, endpoint, chance, at(now));
+            let until = diversions.wait_of(&owed, endpoint, 0.5, at(now));
             // In whole seconds: halves are cut off.
             let until = until.map(|until| until.as_second());
-            assert_eq!(until, expected, "{} {chance} {now}", endpoint.id);
+            assert_eq!(until, expected, "{} {now}", endpoint.id);
+        }
+    }
+
+    #[test]
+    fn slots_are_dealt_one_by_one_and_when_none_is_left_by_chance() {
+        let flooded = endpoint(1, "t", "*", fanfare_model::EndpointState::Active);
+        let diversions = Diversions::default();
+        let owed = delivery(&flooded);
+        for (from, until, expected) in [
+            (110, 114, [110, 112, 124]),
+            // Told again, it goes on where it was,
+            (111, 118, [114, 116, 127]),
+            // unless the lane is further.
+            (121, 124, [121, 123, 131]),
+        ] {
+            let told = Diversion {
+                from: at(from),
+                until: at(until),
+                ..diversion(130)
+            };
+            diversions.add(flooded.id, told, at(100));
+            let dealt = [(); 3].map(|()| {
+                let until = diversions.wait_of(&owed, &flooded, 0.25, at(100));
+                until.expect("it is kept away").as_second()
+            });
+            assert_eq!(dealt, expected, "{from} {until}");
         }
     }
 

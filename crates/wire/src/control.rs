@@ -23,10 +23,14 @@ pub enum ControlMessage {
         endpoint: EndpointId,
         /// The change of the endpoint that this is about; it means nothing after the next one.
         as_of: Timestamp,
-        /// Its deliveries are to come back at times spread between this
+        /// Its deliveries are to come back one by one from here on,
         from: Timestamp,
-        /// and this.
+        /// this far apart, in microseconds,
+        spacing_us: u64,
+        /// until here. The others are to come back at times spread between this
         until: Timestamp,
+        /// and this.
+        latest: Timestamp,
         /// Until when this holds.
         expires: Timestamp,
     },
@@ -157,11 +161,13 @@ mod tests {
                 endpoint,
                 as_of: at(1),
                 from: at(2),
+                spacing_us: 1500,
                 until: at(3),
-                expires: at(4),
+                latest: at(4),
+                expires: at(5),
             },
             &format!(
-                r#"{{"kind":"endpoint_flooded","endpoint":"{endpoint}","as_of":"1970-01-01T00:00:01Z","from":"1970-01-01T00:00:02Z","until":"1970-01-01T00:00:03Z","expires":"1970-01-01T00:00:04Z"}}"#,
+                r#"{{"kind":"endpoint_flooded","endpoint":"{endpoint}","as_of":"1970-01-01T00:00:01Z","from":"1970-01-01T00:00:02Z","spacing_us":1500,"until":"1970-01-01T00:00:03Z","latest":"1970-01-01T00:00:04Z","expires":"1970-01-01T00:00:05Z"}}"#,
             ),
         );
         check(

@@ -26,10 +26,14 @@ pub(super) struct Flood {
 /// What routers are told about a flooded endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Diversion {
-    /// Its deliveries come back at times between this
+    /// Its deliveries come back one by one from here on,
     pub(crate) from: Timestamp,
-    /// and this.
+    /// this far apart,
+    pub(crate) spacing: Duration,
+    /// until here. The others come back at times between this
     pub(crate) until: Timestamp,
+    /// and this.
+    pub(crate) latest: Timestamp,
     /// Until when that is so.
     pub(crate) expires: Timestamp,
 }

@@ -91,24 +91,35 @@ impl Slots {
         slot
     }
 
-    /// When `many` newcomers may come back who do not ask here first. An estimate, so nothing is reserved.
-    pub(super) fn range(
+    /// Slots for about `many` newcomers who do not ask here first. Nobody knows whether they come, so nothing is
+    /// reserved.
+    pub(super) fn offer(
         &self,
         from: Timestamp,
         spacing: Duration,
         many: u32,
         now: Timestamp,
-    ) -> (Timestamp, Timestamp) {
+    ) -> Offer {
         let start = self.end.map_or(from, |end| end.max(from));
         let start = start.max(now + SHORTEST_DEFERRAL);
-        let all = closer(spacing).saturating_mul(many);
-        if all <= duration(from + RESERVED, start) {
-            return (start, start + all);
-        }
         let waiting = spacing.saturating_mul(self.beyond.saturating_add(many));
-        let ahead = ahead(start, from, waiting).min(FURTHEST_UNASKED);
-        (from + RESERVED, from + ahead)
+        Offer {
+            from: start,
+            spacing: closer(spacing),
+            until: from + RESERVED,
+            latest: from + ahead(start, from, waiting).min(FURTHEST_UNASKED),
+        }
     }
+}
+
+/// Slots that others deal out: one by one, `spacing` apart, between `from` and `until`. For whom there is none left may
+/// ask again between `until` and `latest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Offer {
+    pub(super) from: Timestamp,
+    pub(super) spacing: Duration,
+    pub(super) until: Timestamp,
+    pub(super) latest: Timestamp,
 }
 
 /// Whether a wait may have been one for a slot: whoever comes back from it has waited its turn. From a longer one
@@ -192,12 +203,22 @@ mod tests {
     }
 
     #[test]
-    fn a_range_has_room_for_all_or_is_beyond_the_slots() {
+    fn an_offer_begins_behind_the_reserved_slots_and_ends_where_no_more_are_reserved() {
         let second = Duration::from_secs(1);
-        let slots = slots(Some(110), 0);
-        for (many, from, until) in [(100, 110, 200), (1990, 300, 600), (100_000, 300, 1000)] {
-            let range = slots.range(at(100), second, many, at(100));
-            assert_eq!(range, (at(from), at(until)), "{many}");
+        for (end, many, from, latest) in [
+            (None, 1, 101, 400),
+            (Some(110), 100, 110, 400),
+            (Some(110), 1990, 110, 600),
+            (Some(110), 100_000, 110, 1000),
+        ] {
+            let offer = slots(end, 0).offer(at(100), second, many, at(100));
+            let expected = Offer {
+                from: at(from),
+                spacing: Duration::from_millis(900),
+                until: at(300),
+                latest: at(latest),
+            };
+            assert_eq!(offer, expected, "{end:?} {many}");
         }
     }
 
