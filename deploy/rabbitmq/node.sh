@@ -220,9 +220,8 @@ write_configuration() {
         write_file "$dir/enabled_plugins" '[].'
     fi
     write_file "$dir/rabbitmq.conf" "${settings[@]}"
-    # The delay line lives on at-least-once dead lettering, whose default of 32 messages at a
-    # time is its ceiling: https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
-    write_file "$dir/advanced.config" '[{rabbit, [{dead_letter_worker_consumer_prefetch, 256}]}].'
+    # What an operator's node is told of dead lettering, this one is told too.
+    cp "$(dirname "${BASH_SOURCE[0]}")/advanced.config" "$dir/advanced.config"
     # Names come from the file alone. A lookup in a DNS that does not answer would delay the boot.
     write_file "$dir/inetrc" '{lookup, [file]}.' '{host, {127,0,0,1}, ["localhost"]}.'
 }

@@ -15,6 +15,8 @@ use crate::output::note;
 
 /// The same script that tests start their nodes by.
 const NODE_SCRIPT: &str = include_str!("../../../../../deploy/rabbitmq/node.sh");
+/// Which it reads from beside it.
+const ADVANCED_CONFIG: &str = include_str!("../../../../../deploy/rabbitmq/advanced.config");
 const IMAGE: &str = "rabbitmq:4.3";
 
 /// A broker for the demonstration.
@@ -74,8 +76,12 @@ impl Node {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("making {}", directory.display()))?;
         let script = directory.join("node.sh");
-        std::fs::write(&script, NODE_SCRIPT)
-            .with_context(|| format!("writing {}", script.display()))?;
+        for (file, text) in [
+            (&script, NODE_SCRIPT),
+            (&directory.join("advanced.config"), ADVANCED_CONFIG),
+        ] {
+            std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+        }
         let directory = directory.join("node");
         let url = run(Command::new("bash")
             .arg(&script)
