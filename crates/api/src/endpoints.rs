@@ -1,9 +1,12 @@
-//! Creates, shows, lists and deletes a tenant's endpoints.
+//! Creates, shows, lists and deletes a tenant's endpoints; `endpoints/changes.rs` changes them.
 //!
 //! `endpoints/form.rs` says what an endpoint looks like in JSON when it is asked for, `endpoints/shown.rs` when
 //! it is shown.
 
+pub(crate) mod changes;
+
 mod form;
+mod patch;
 mod schemas;
 mod shown;
 
@@ -58,14 +61,9 @@ pub(crate) async fn create(
         .create_endpoint(new, &actor, api.clock.now())
         .await?;
     shared.registry_changed();
-    let newest = endpoint.secrets.first();
-    let secret = newest.expect("every endpoint has a secret").reveal();
     let location = format!("/v1/tenants/{}/endpoints/{}", endpoint.tenant, endpoint.id);
-    let created = CreatedEndpoint {
-        endpoint: endpoint.into(),
-        secret,
-    };
     let headers = [(header::LOCATION, location)];
+    let created = CreatedEndpoint::from(endpoint);
     Ok((StatusCode::CREATED, headers, Json(created)))
 }
 

@@ -91,6 +91,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
+/// A body of JSON, or none at all, which says nothing out of the ordinary.
+pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let typed = check_media_type(request.headers(), &["application/json"]);
+        let body = read_bytes(request, state).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        typed?;
+        from_json(&body).map(Self)
+    }
+}
+
 /// The whole body, if it is of one of these media types.
 pub(crate) async fn read_body<S: Send + Sync>(
     request: Request<Body>,
@@ -141,7 +158,8 @@ pub(crate) fn media_type(headers: &HeaderMap) -> String {
     essence.unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+/// Reads JSON, and names the member at fault if it is not what is expected.
+pub(crate) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|fault| {
         let field = fault.path().to_string();

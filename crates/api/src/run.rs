@@ -133,7 +133,12 @@ fn router(shared: &Arc<Shared>) -> Router {
         .routes(routes!(history::attempts))
         .routes(routes!(history::feed))
         .routes(routes!(endpoints::create, endpoints::list))
-        .routes(routes!(endpoints::show, endpoints::delete))
+        .routes(routes!(
+            endpoints::show,
+            endpoints::changes::update,
+            endpoints::delete
+        ))
+        .routes(routes!(endpoints::changes::rotate_secret))
         .routes(routes!(endpoint_states::pause))
         .routes(routes!(endpoint_states::resume))
         .routes(routes!(endpoint_states::disable))

@@ -24,7 +24,8 @@ pub use self::{
         TemplateRenderArgs,
     },
     endpoints::{
-        EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OneEndpointArgs,
+        EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs,
+        EndpointsUpdateArgs, OneEndpointArgs, Resettable, RotateSecretArgs,
     },
     event_types::{EventTypesCommand, LoadEventTypesArgs, OneEventTypeArgs, PutEventTypeArgs},
     history::{

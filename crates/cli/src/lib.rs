@@ -17,13 +17,14 @@ mod wiring;
 pub use args::{
     Args, AttemptsArgs, AuditArgs, BenchArgs, Command, CompletionsArgs, DataSource,
     DeadLettersCommand, DevArgs, EndpointOptions, EndpointsAddArgs, EndpointsCommand,
-    EndpointsListArgs, EventTypesCommand, EventsCommand, EventsFeedArgs, EventsListArgs,
-    EventsShowArgs, FilterCommand, FilterTestArgs, KeysCommand, ListenArgs, LoadEventTypesArgs,
-    LocalUrl, MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OneRestingArgs, OperationsCommand,
-    OutboxArgs, OutboxCommand, OutboxRelayArgs, OutputFormat, Parameter, PublishArgs, PublishMode,
-    PutEventTypeArgs, RestingActArgs, RestingCommand, RestingFilterArgs, RestingGroupArgs,
-    RestingListArgs, Role, SampleEventArgs, Scenario, ServeArgs, Share, States, TemplateArgs,
-    TemplateCommand, TemplateRenderArgs, TopologyCommand,
+    EndpointsListArgs, EndpointsUpdateArgs, EventTypesCommand, EventsCommand, EventsFeedArgs,
+    EventsListArgs, EventsShowArgs, FilterCommand, FilterTestArgs, KeysCommand, ListenArgs,
+    LoadEventTypesArgs, LocalUrl, MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OneRestingArgs,
+    OperationsCommand, OutboxArgs, OutboxCommand, OutboxRelayArgs, OutputFormat, Parameter,
+    PublishArgs, PublishMode, PutEventTypeArgs, Resettable, RestingActArgs, RestingCommand,
+    RestingFilterArgs, RestingGroupArgs, RestingListArgs, Role, RotateSecretArgs, SampleEventArgs,
+    Scenario, ServeArgs, Share, States, TemplateArgs, TemplateCommand, TemplateRenderArgs,
+    TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use moment::Moment;

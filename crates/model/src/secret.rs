@@ -128,6 +128,16 @@ impl SigningSecret {
         Self::Text(TextKey(Zeroizing::new(text)))
     }
 
+    /// A new one of the same kind.
+    #[must_use]
+    pub fn generate_alike(&self) -> Self {
+        match self {
+            Self::Shared(_) => Self::generate(),
+            Self::Private(_) => Self::generate_private(),
+            Self::Text(_) => Self::generate_text(),
+        }
+    }
+
     /// The key bytes. Of a private key, its seed.
     pub fn as_bytes(&self) -> &[u8] {
         match self {

@@ -108,6 +108,15 @@ pub(crate) trait Backend: OperationRows + Send + Sync {
         audit: &AuditRow,
     ) -> sqlx::Result<Option<EndpointRow>>;
 
+    /// The endpoint with the settings and the sealed part of `row`, if there was one and it was last changed at
+    /// `as_of`. Its state stays, and its time is chosen as [`Self::set_state`] does.
+    async fn replace_endpoint(
+        &self,
+        row: &EndpointRow,
+        as_of: i64,
+        audit: &AuditRow,
+    ) -> sqlx::Result<Option<EndpointRow>>;
+
     async fn insert_api_key(&self, row: &ApiKeyRow, audit: &AuditRow) -> sqlx::Result<()>;
 
     async fn api_keys_exist(&self) -> sqlx::Result<bool>;

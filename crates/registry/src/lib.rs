@@ -19,6 +19,7 @@ mod event_type;
 mod new_endpoint;
 mod operations;
 mod record;
+mod rotation;
 
 mod backend;
 mod migration;
@@ -47,6 +48,7 @@ pub use new_endpoint::{InvalidEndpoint, NewEndpoint};
 pub use operations::{
     NewOperation, Operation, OperationId, OperationItem, OperationPage, OperationState,
 };
+pub use rotation::Rotation;
 pub use settings::Settings;
 pub use snapshot::Snapshot;
 pub use store::{EndpointPage, Registry};

@@ -258,6 +258,34 @@ impl Backend for PostgresStore {
         Ok(changed)
     }
 
+    async fn replace_endpoint(
+        &self,
+        row: &EndpointRow,
+        as_of: i64,
+        audit: &AuditRow,
+    ) -> sqlx::Result<Option<EndpointRow>> {
+        let mut change = self.pool.begin().await?;
+        let changed: Option<EndpointRow> = sqlx::query_as(
+            "UPDATE endpoints SET settings = $1, sealed = $2, updated_at = GREATEST($3, updated_at + 1)
+             WHERE tenant = $4 AND id = $5 AND updated_at = $6
+             RETURNING *",
+        )
+        .bind(&row.settings)
+        .bind(&row.sealed)
+        .bind(audit.at)
+        .bind(&row.tenant)
+        .bind(&row.id)
+        .bind(as_of)
+        .fetch_optional(&mut *change)
+        .await?;
+        if changed.is_some() {
+            bump_version(&mut change).await?;
+            insert_audit(&mut change, audit).await?;
+            change.commit().await?;
+        }
+        Ok(changed)
+    }
+
     async fn insert_api_key(&self, row: &ApiKeyRow, audit: &AuditRow) -> sqlx::Result<()> {
         let mut change = self.pool.begin().await?;
         sqlx::query("INSERT INTO api_keys (id, name, hash, created_at) VALUES ($1, $2, $3, $4)")

@@ -162,6 +162,28 @@ pub(crate) fn state_text(state: &EndpointState) -> String {
     to_json(state)
 }
 
+/// The names of what differs between an endpoint and what it is to be. No values: some are secret.
+pub(crate) fn differences(before: &Endpoint, after: &Endpoint) -> Vec<String> {
+    let open = |endpoint: &Endpoint| {
+        serde_json::to_value(OpenPart::from(endpoint))
+            .expect("records hold nothing that JSON cannot")
+    };
+    let (old, new) = (open(before), open(after));
+    let members = new.as_object().into_iter().flatten();
+    let open = members.filter(|(name, value)| old.get(name.as_str()) != Some(*value));
+    let secrets = (&before.secrets, &before.retiring) != (&after.secrets, &after.retiring);
+    let sealed = [
+        ("headers", before.headers != after.headers),
+        ("auth", before.auth != after.auth),
+        ("tls", before.tls != after.tls),
+        ("secret", secrets),
+    ];
+    let sealed = sealed.iter().filter(|(_, differs)| *differs);
+    open.map(|(name, _)| name.trim_end_matches("_ms").to_owned())
+        .chain(sealed.map(|(name, _)| (*name).to_owned()))
+        .collect()
+}
+
 fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("records hold nothing that JSON cannot")
 }

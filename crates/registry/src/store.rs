@@ -1,5 +1,6 @@
 //! The registry as the rest of Fanfare sees it: nouns in, nouns out, over a database that may be away.
 
+mod changes;
 mod event_types;
 
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use fanfare_model::{
 };
 use fanfare_registry::{
     AuditPage, CatalogueFile, EndpointPage, NewEndpoint, REFERRAL_CATALOGUE, Registry,
-    RegistryFault, Settings, migrate, migrations,
+    RegistryFault, Rotation, Settings, migrate, migrations,
 };
 use fanfare_testkit::TestDatabase;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -66,6 +66,9 @@ conformance![
     changes_at_once_are_all_kept,
     a_state_is_replaced_only_as_long_as_it_is_the_one_that_was_seen,
     of_changes_at_once_each_is_judged_by_what_is_stored,
+    an_endpoint_is_replaced_only_as_long_as_it_is_the_one_that_was_seen,
+    an_update_is_judged_anew_when_the_endpoint_was_changed_meanwhile,
+    a_rotated_secret_is_kept_beside_the_one_before,
 ];
 
 async fn run(database: DatabaseLocation, check: impl AsyncFnOnce(&Registry)) {
@@ -483,6 +486,86 @@ async fn of_changes_at_once_each_is_judged_by_what_is_stored(registry: &Registry
     assert_eq!(states, vec![EndpointState::Paused; 4]);
     // One of them made the change, the others found it made.
     assert_eq!(registry.version().await.unwrap(), 2);
+}
+
+async fn an_endpoint_is_replaced_only_as_long_as_it_is_the_one_that_was_seen(registry: &Registry) {
+    let seen = create(registry, "t").await;
+    let replace = async |change: fn(&mut NewEndpoint)| {
+        let mut new = NewEndpoint::from(seen.clone());
+        change(&mut new);
+        let by = ("endpoint.update", "anna");
+        registry.replace_endpoint(&seen, new, by, now()).await
+    };
+    assert_eq!(replace(|_| ()).await.unwrap(), Some(seen.clone()));
+    let refused = replace(|new| new.max_in_flight = 0).await;
+    assert!(matches!(refused, Err(RegistryFault::Invalid(_))));
+    assert_eq!(registry.version().await.unwrap(), 1, "nothing was changed");
+
+    let change = |new: &mut NewEndpoint| {
+        new.timeout = Duration::from_secs(3);
+        new.headers = vec![HeaderField::new("x-a", "hush-hush").unwrap()];
+    };
+    let changed = replace(change).await.unwrap().unwrap();
+    let expected = Endpoint {
+        timeout: Duration::from_secs(3),
+        headers: vec![HeaderField::new("x-a", "hush-hush").unwrap()],
+        updated_at: seen.updated_at + Duration::from_micros(1),
+        ..seen.clone()
+    };
+    assert_eq!(changed, expected);
+    let read = registry.endpoint(&seen.tenant, seen.id).await.unwrap();
+    assert_eq!(read, Some(expected));
+    assert_eq!(registry.version().await.unwrap(), 2);
+    assert_eq!(replace(|new| new.max_in_flight = 1).await.unwrap(), None);
+
+    let audit = registry.audit(&AuditPage::latest(1)).await.unwrap();
+    let told = (&*audit[0].actor, &*audit[0].action, &audit[0].detail);
+    let detail =
+        serde_json::json!({"tenant": "t", "url": seen.url, "changed": ["timeout", "headers"]});
+    assert_eq!(told, ("anna", "endpoint.update", &detail));
+}
+
+async fn an_update_is_judged_anew_when_the_endpoint_was_changed_meanwhile(registry: &Registry) {
+    let Endpoint { tenant, id, .. } = &create(registry, "t").await;
+    let mut changing = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (registry, tenant, id) = (registry.clone(), tenant.clone(), *id);
+        changing.spawn(async move {
+            let more = |endpoint: Endpoint| {
+                let mut new = NewEndpoint::from(endpoint);
+                new.max_in_flight += 1;
+                Ok::<_, RegistryFault>(new)
+            };
+            let updated = registry.update_endpoint(&tenant, id, more, "tester", now());
+            updated.await.unwrap().unwrap()
+        });
+    }
+    changing.join_all().await;
+    let read = registry.endpoint(tenant, *id).await.unwrap().unwrap();
+    assert_eq!(read.max_in_flight, Endpoint::DEFAULT_MAX_IN_FLIGHT + 4);
+    assert_eq!(registry.version().await.unwrap(), 5);
+    let (others, same) = (self::tenant("u"), |endpoint| {
+        Ok::<_, RegistryFault>(NewEndpoint::from(endpoint))
+    });
+    let nobody = registry.update_endpoint(&others, *id, same, "tester", now());
+    assert_eq!(nobody.await.unwrap(), None);
+}
+
+async fn a_rotated_secret_is_kept_beside_the_one_before(registry: &Registry) {
+    let endpoint = create(registry, "t").await;
+    let rotation = Rotation::default();
+    let rotated = registry.rotate_secret(&endpoint.tenant, endpoint.id, &rotation, "anna", now());
+    let rotated = rotated.await.unwrap().unwrap();
+    assert_ne!(rotated.secrets, endpoint.secrets);
+    let until = endpoint.updated_at + Rotation::DEFAULT_OVERLAP;
+    let secret = endpoint.secrets[0].clone();
+    assert_eq!(rotated.retiring, [RetiringSecret { secret, until }]);
+    let read = registry.endpoint(&endpoint.tenant, endpoint.id).await;
+    assert_eq!(read.unwrap(), Some(rotated));
+
+    let audit = registry.audit(&AuditPage::latest(1)).await.unwrap();
+    assert_eq!(audit[0].action, "endpoint.rotate_secret");
+    assert_eq!(audit[0].detail["changed"], serde_json::json!(["secret"]));
 }
 
 /// What a release with another schema finds, on each kind of database.

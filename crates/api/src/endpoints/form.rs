@@ -6,9 +6,10 @@ use std::{
 };
 
 use fanfare_model::{
-    Auth, AuthForm, BodyFormat, ClientCertificate, DisableAfter, EgressPolicy, EventTypePattern,
-    Filter, HeaderField, HttpVersion, PayloadTemplate, Profile, Rate, Schedule, Secret,
-    SignatureScheme, SigningSecret, StatusSet, TargetUrl, TemplateForm, TenantId, TlsIdentity,
+    Auth, AuthForm, BodyFormat, ClientCertificate, DisableAfter, EgressPolicy, Endpoint,
+    EventTypePattern, Filter, HeaderField, HttpVersion, PayloadTemplate, Profile, Rate, Schedule,
+    Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TemplateForm, TenantId,
+    TlsIdentity,
 };
 use fanfare_registry::NewEndpoint;
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,26 @@ impl EndpointForm {
         tenant: TenantId,
         egress: &EgressPolicy,
     ) -> Result<NewEndpoint, Problem> {
+        let new = self.read_members(tenant, egress)?;
+        new.validate().map_err(|invalid| Problem::from(&invalid))?;
+        Ok(new)
+    }
+
+    /// What an endpoint is to be. It keeps its secrets unless it is given another, which replaces them all.
+    pub(super) fn read_for(
+        self,
+        endpoint: Endpoint,
+        egress: &EgressPolicy,
+    ) -> Result<NewEndpoint, Problem> {
+        let mut new = self.read_members(endpoint.tenant, egress)?;
+        if new.secrets.is_empty() {
+            (new.secrets, new.retiring) = (endpoint.secrets, endpoint.retiring);
+        }
+        new.validate().map_err(|invalid| Problem::from(&invalid))?;
+        Ok(new)
+    }
+
+    fn read_members(self, tenant: TenantId, egress: &EgressPolicy) -> Result<NewEndpoint, Problem> {
         let url = self
             .url
             .ok_or_else(|| missing("url", "an absolute URL such as https://example.com/hooks"))?;
@@ -153,8 +174,44 @@ impl EndpointForm {
         new.auth = read_auth(self.auth, egress)?;
         new.tls = self.tls.map(TlsForm::read).transpose()?.unwrap_or_default();
         new.secrets = read_secret(self.secret.as_ref(), &new.signature)?;
-        new.validate().map_err(|invalid| Problem::from(&invalid))?;
         Ok(new)
+    }
+}
+
+impl From<&Endpoint> for EndpointForm {
+    /// The form that asks for the endpoint as it is, but for its secrets.
+    fn from(endpoint: &Endpoint) -> Self {
+        let header = |field: &HeaderField| (field.name().to_owned(), field.value().to_owned());
+        let client = endpoint.tls.client.as_ref();
+        let tls = TlsForm {
+            certificate: client.map(|client| client.chain.clone()),
+            key: client.map(|client| client.key.expose().to_owned()),
+            ca: endpoint.tls.ca.clone(),
+        };
+        let template = endpoint.template.as_ref();
+        Self {
+            profile: None,
+            url: Some(endpoint.url.clone()),
+            event_types: Some(endpoint.event_types.clone()),
+            filter: endpoint.filter.clone(),
+            template: template.map(|template| template.form().clone()),
+            description: Some(endpoint.description.clone()),
+            rate: endpoint.rate,
+            max_in_flight: Some(endpoint.max_in_flight),
+            timeout: Some(endpoint.timeout.as_secs_f64()),
+            schedule: Some(endpoint.schedule.clone()),
+            success: Some(endpoint.success.clone()),
+            permanent: Some(endpoint.permanent.clone()),
+            disable_after: Some(endpoint.disable_after),
+            format: Some(endpoint.format),
+            signature: Some(endpoint.signature.clone()),
+            headers: Some(endpoint.headers.iter().map(header).collect()),
+            auth: endpoint.auth.as_ref().map(Auth::reveal),
+            tls: Some(tls),
+            http_version: Some(endpoint.http_version),
+            connect_timeout: endpoint.connect_timeout.map(|time| time.as_secs_f64()),
+            secret: None,
+        }
     }
 }
 
@@ -219,7 +276,7 @@ fn read_template(form: TemplateForm) -> Result<PayloadTemplate, Problem> {
     })
 }
 
-fn read_seconds(field: &str, range: &str, seconds: f64) -> Result<Duration, Problem> {
+pub(super) fn read_seconds(field: &str, range: &str, seconds: f64) -> Result<Duration, Problem> {
     Duration::try_from_secs_f64(seconds).map_err(|_| {
         let detail = format!("`{field}` must be a number of seconds from {range}");
         refused(field, &detail)
@@ -262,6 +319,6 @@ fn missing(field: &str, expected: &str) -> Problem {
     )
 }
 
-fn refused(field: &str, detail: &str) -> Problem {
+pub(super) fn refused(field: &str, detail: &str) -> Problem {
     Problem::at(field, Code::InvalidRequest, detail)
 }

@@ -181,13 +181,22 @@ impl From<Endpoint> for ShownEndpoint {
     }
 }
 
-/// An endpoint that was just created.
+/// An endpoint that just got its secret.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CreatedEndpoint {
     /// The endpoint.
     #[serde(flatten)]
-    pub(super) endpoint: ShownEndpoint,
+    endpoint: ShownEndpoint,
     /// The secret that signs. This is the only time that it is shown.
     #[schema(example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
-    pub(super) secret: String,
+    secret: String,
+}
+
+impl From<Endpoint> for CreatedEndpoint {
+    fn from(endpoint: Endpoint) -> Self {
+        let newest = endpoint.secrets.first();
+        let secret = newest.expect("every endpoint has a secret").reveal();
+        let endpoint = endpoint.into();
+        Self { endpoint, secret }
+    }
 }

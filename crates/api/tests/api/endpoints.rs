@@ -10,7 +10,7 @@ use fanfare_broker::Broker;
 use fanfare_model::EgressPolicy;
 use fanfare_testkit::{TestBroker, Version, eventually};
 use fanfare_wire::ControlMessage;
-use reqwest::Method;
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::support::{Server, problem, unreachable};
@@ -95,8 +95,7 @@ async fn an_allowed_network_may_be_registered() {
 #[tokio::test]
 async fn a_deleted_endpoint_is_gone_and_the_change_is_ascribed_to_the_key() {
     let server = Server::without_broker().await;
-    let created = server.create(&everything()).await;
-    let path = created.headers()["location"].to_str().unwrap().to_owned();
+    let path = created(&server).await;
     let others = path.replace("/t/", "/u/");
     for (path, status) in [(&others, 404), (&path, 204), (&path, 404)] {
         let response = server.call(Method::DELETE, path).send().await.unwrap();
@@ -120,8 +119,7 @@ async fn a_deleted_endpoint_is_gone_and_the_change_is_ascribed_to_the_key() {
 #[tokio::test]
 async fn a_state_is_changed_as_asked_and_a_disabled_endpoint_is_enabled_only_on_purpose() {
     let server = Server::without_broker().await;
-    let created = server.create(&everything()).await;
-    let path = created.headers()["location"].to_str().unwrap().to_owned();
+    let path = created(&server).await;
     for (action, status, state) in [
         ("pause", 200, "paused"),
         ("pause", 200, "paused"),
@@ -149,6 +147,121 @@ async fn a_state_is_changed_as_asked_and_a_disabled_endpoint_is_enabled_only_on_
     let response = server.call(Method::POST, &format!("{others}/pause"));
     let (status, code, _) = problem(response.send().await.unwrap()).await;
     assert_eq!((status, &*code), (404, "no_such_endpoint"));
+}
+
+/// Creates an endpoint, and returns its path.
+async fn created(server: &Server) -> String {
+    let created = server.create(&everything()).await;
+    created.headers()["location"].to_str().unwrap().to_owned()
+}
+
+async fn patch(server: &Server, path: &str, body: &Value) -> Response {
+    let request = server.call(Method::PATCH, path);
+    let request = request.header("content-type", "application/merge-patch+json");
+    request.body(body.to_string()).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_merge_patch_changes_only_what_it_names() {
+    let server = Server::without_broker().await;
+    let path = created(&server).await;
+    for (body, changes) in [
+        (json!({}), json!({})),
+        (
+            json!({"url": "https://example.com/b", "rate": null}),
+            json!({"url": "https://example.com/b", "rate": null}),
+        ),
+        (
+            json!({"headers": {"X-B": "hush-hush"}}),
+            json!({"header_names": ["authorization", "x-b"]}),
+        ),
+        (
+            json!({"headers": null, "timeout": null}),
+            json!({"header_names": [], "timeout": 15.0}),
+        ),
+    ] {
+        let mut expected: Value = server.get(&path).await.json().await.unwrap();
+        let response = patch(&server, &path, &body).await;
+        assert_eq!(response.status(), 200, "{body}");
+        let shown: Value = response.json().await.unwrap();
+        let read: Value = server.get(&path).await.json().await.unwrap();
+        assert_eq!(shown, read);
+        let members = expected.as_object_mut().unwrap();
+        members.extend(changes.as_object().unwrap().clone());
+        members.insert("updated_at".to_owned(), shown["updated_at"].clone());
+        assert_eq!(shown, expected, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_merge_patch_that_is_not_accepted_names_the_member() {
+    let server = Server::without_broker().await;
+    let path = created(&server).await;
+    for (body, field) in [
+        (json!({"colour": "red"}), Some("colour")),
+        (json!({"colour": null}), Some("colour")),
+        (json!({"url": null}), Some("url")),
+        (json!({"url": "http://127.0.0.1/"}), Some("url")),
+        (json!({"timeout": 31}), Some("timeout")),
+        (json!({"rate": "fast"}), Some("rate")),
+        (json!({"auth": {"kind": "bearer"}}), Some("auth")),
+        (
+            json!({"headers": {"x-a": "1", "X-A": "2"}}),
+            Some("headers.x-a"),
+        ),
+        (json!({"headers": {"Host": "x"}}), Some("headers.host")),
+        (json!({"signature": "github"}), Some("secret")),
+        (json!({"secret": null}), Some("secret")),
+        (json!({"tls": {"key": "x"}}), Some("tls.certificate")),
+        (json!([1]), None),
+    ] {
+        let (status, code, fields) = problem(patch(&server, &path, &body).await).await;
+        assert_eq!((status, &*code), (400, "invalid_request"), "{body}");
+        assert_eq!(fields.first().map(String::as_str), field, "{body}");
+    }
+    let request = server.call(Method::PATCH, &path);
+    let response = request.body("{}").send().await.unwrap();
+    assert_eq!(problem(response).await.1, "unsupported_media_type");
+    let other = patch(&server, &path.replace("/t/", "/u/"), &json!({})).await;
+    assert_eq!(problem(other).await.1, "no_such_endpoint");
+}
+
+#[tokio::test]
+async fn a_rotated_secret_is_told_once_and_the_old_one_signs_beside_it() {
+    let server = Server::without_broker().await;
+    let path = created(&server).await;
+    let rotate = async |body: Option<Value>| {
+        let request = server.call(Method::POST, &format!("{path}/rotate-secret"));
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        request.send().await.unwrap()
+    };
+    let rotated: Value = rotate(None).await.json().await.unwrap();
+    assert_ne!(rotated["secret"], SECRET);
+    assert_eq!(rotated["retiring_until"].as_array().unwrap().len(), 1);
+    let shown: Value = server.get(&path).await.json().await.unwrap();
+    assert!(shown.get("secret").is_none());
+    assert_eq!(shown["retiring_until"], rotated["retiring_until"]);
+
+    let given = json!({"secret": SECRET, "overlap": 0});
+    let rotated: Value = rotate(Some(given)).await.json().await.unwrap();
+    assert_eq!(
+        (&rotated["secret"], &rotated["retiring_until"]),
+        (&json!(SECRET), &json!([]))
+    );
+    for (body, field) in [
+        (json!({"overlap": -1}), "overlap"),
+        (json!({"overlap": 2_592_001}), "overlap"),
+        (json!({"secret": SECRET}), "secret"),
+        (json!({"secret": "short"}), "secret"),
+        (json!({"colour": 1}), "colour"),
+    ] {
+        let (status, code, fields) = problem(rotate(Some(body)).await).await;
+        assert_eq!((status, &*code), (400, "invalid_request"), "{field}");
+        assert_eq!(fields, [field]);
+    }
 }
 
 #[tokio::test]
@@ -229,8 +342,7 @@ async fn no_secret_is_told_twice_or_logged() {
     let _hearing = tracing::subscriber::set_default(subscriber);
 
     let server = Server::without_broker().await;
-    let created = server.create(&everything()).await;
-    let path = created.headers()["location"].to_str().unwrap().to_owned();
+    let path = created(&server).await;
     let mut told = String::new();
     for path in [&*path, "/v1/tenants/t/endpoints", "/metrics", "/readyz"] {
         told += &server.get(path).await.text().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use fanfare_model::{
     Auth, BodyFormat, DisableAfter, EndpointId, EventTypePattern, HeaderField, HttpVersion,
     Profile, Rate, Schedule, Secret, SignatureScheme, StatusSet, TargetUrl, TenantId,
@@ -19,6 +19,10 @@ pub enum EndpointsCommand {
     List(EndpointsListArgs),
     /// Show one endpoint
     Show(OneEndpointArgs),
+    /// Change what is named of one endpoint, and nothing else
+    Update(Box<EndpointsUpdateArgs>),
+    /// Give one endpoint a new secret, and print it; the old one signs beside it for a while
+    RotateSecret(RotateSecretArgs),
     /// Let the deliveries of one endpoint wait
     Pause(OneEndpointArgs),
     /// End the pause of one endpoint
@@ -47,6 +51,82 @@ pub struct EndpointsAddArgs {
     /// Everything else.
     #[command(flatten)]
     pub options: EndpointOptions,
+}
+
+/// Arguments of `fanfare endpoints update`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EndpointsUpdateArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub endpoint: OneEndpointArgs,
+    /// Where requests go from now on
+    #[arg(long)]
+    pub url: Option<TargetUrl>,
+    /// The secret that signs instead of all others at once; `rotate-secret` lets the old one sign on for a while
+    #[arg(long, value_name = "SECRET", value_parser = secret)]
+    pub secret: Option<Secret>,
+    /// What is to be as it is by default, separated by commas
+    #[arg(long, value_name = "FIELDS", value_enum, value_delimiter = ',')]
+    pub reset: Vec<Resettable>,
+    /// Everything else; a header replaces the one of its name.
+    #[command(flatten)]
+    pub options: EndpointOptions,
+}
+
+/// What of an endpoint has a default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Resettable {
+    /// No authentication
+    Auth,
+    /// As configured
+    ConnectTimeout,
+    /// None
+    Description,
+    /// After five days of failures
+    DisableAfter,
+    /// Any content
+    Filter,
+    /// `standard`
+    Format,
+    /// No headers
+    Headers,
+    /// Any version
+    HttpVersion,
+    /// 16
+    MaxInFlight,
+    /// None
+    Permanent,
+    /// Unlimited
+    Rate,
+    /// Ten attempts in three days
+    Schedule,
+    /// `standard`, which needs another secret than the others
+    Signature,
+    /// 200-299
+    Success,
+    /// The event itself
+    Template,
+    /// 15 s
+    Timeout,
+    /// No certificate of its own, and no extra roots
+    Tls,
+    /// All event types
+    Types,
+}
+
+/// Arguments of `fanfare endpoints rotate-secret`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RotateSecretArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub endpoint: OneEndpointArgs,
+    /// How long the present secret signs beside the new one: at most 30 days; none with `0s`
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "24h")]
+    pub overlap: Duration,
+    /// The new secret [default: one of the present kind is made]
+    #[arg(long, value_name = "SECRET", value_parser = secret)]
+    pub secret: Option<Secret>,
 }
 
 /// What an endpoint can be asked to be.

@@ -8,10 +8,10 @@ use anyhow::{Context, bail};
 use fanfare_broker::Broker;
 use fanfare_egress::EgressSettings;
 use fanfare_model::{
-    EgressPolicy, Endpoint, EndpointId, EndpointState, EventTypePattern, StateChange, TenantId,
-    Timestamp,
+    EgressPolicy, Endpoint, EndpointId, EndpointState, EventTypePattern, Secret, StateChange,
+    TargetUrl, TenantId, Timestamp,
 };
-use fanfare_registry::{EndpointPage, NewEndpoint, Registry};
+use fanfare_registry::{EndpointPage, NewEndpoint, Registry, Rotation};
 use fanfare_wire::ControlMessage;
 use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use serde::Serialize;
@@ -20,8 +20,8 @@ use tokio::time;
 
 use super::broker::place;
 use crate::{
-    Config, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, OneEndpointArgs, OutputFormat,
-    Sources, clock,
+    Config, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, EndpointsUpdateArgs,
+    OneEndpointArgs, OutputFormat, RotateSecretArgs, Sources, clock,
     output::{self, Column, Row},
 };
 
@@ -39,17 +39,29 @@ pub(crate) async fn run(
     let settings = Config::load(sources)?.settings;
     let registry = Registry::open(&settings.registry).await?;
     let now = clock::system_clock().now();
+    let egress = &settings.dispatcher.egress;
+    let announce = async || announce(&registry, &settings, now).await;
     let change = async |args: &OneEndpointArgs, change| {
         let changed = change_state(&registry, args, change, now).await?;
         output::note(&format!("{} is {}", changed.id, changed.state.name()))?;
-        announce(&registry, &settings, now).await
+        announce().await
+    };
+    let print_secret = async |endpoint| {
+        output::print_one(format, &Created(endpoint))?;
+        output::note("the secret is not shown again")?;
+        announce().await
     };
     match command {
         EndpointsCommand::Add(args) => {
-            let created = Created(add(&registry, &settings.dispatcher.egress, args, now).await?);
-            output::print_one(format, &created)?;
-            output::note("the secret is not shown again")?;
-            announce(&registry, &settings, now).await?;
+            print_secret(add(&registry, egress, args, now).await?).await?;
+        }
+        EndpointsCommand::Update(args) => {
+            let updated = Shown(update(&registry, egress, args, now).await?);
+            output::print_one(format, &updated)?;
+            announce().await?;
+        }
+        EndpointsCommand::RotateSecret(args) => {
+            print_secret(rotate_secret(&registry, args, now).await?).await?;
         }
         EndpointsCommand::List(args) => {
             let (endpoints, more) = list(&registry, args).await?;
@@ -70,7 +82,7 @@ pub(crate) async fn run(
         EndpointsCommand::Remove(args) => {
             remove(&registry, &args.tenant, args.id, now).await?;
             output::note(&format!("removed {}", args.id))?;
-            announce(&registry, &settings, now).await?;
+            announce().await?;
         }
     }
     registry.close().await;
@@ -83,20 +95,69 @@ async fn add(
     args: &EndpointsAddArgs,
     now: Timestamp,
 ) -> anyhow::Result<Endpoint> {
-    EgressPolicy::allowing(egress.allow_networks.clone())
-        .check_url(&args.url)
-        .context("--url is not accepted (`dispatcher.egress.allow_networks` opens networks)")?;
+    check_url(egress, &args.url)?;
     let mut new = NewEndpoint::new(
         args.tenant.clone(),
         args.url.clone(),
         vec![EventTypePattern::Any],
     );
     options::apply(&args.options, &mut new)?;
-    if let Some(secret) = &args.secret {
+    set_secret(args.secret.as_ref(), &mut new)?;
+    Ok(registry.create_endpoint(new, ACTOR, now).await?)
+}
+
+async fn update(
+    registry: &Registry,
+    egress: &EgressSettings,
+    args: &EndpointsUpdateArgs,
+    now: Timestamp,
+) -> anyhow::Result<Endpoint> {
+    let OneEndpointArgs { tenant, id } = &args.endpoint;
+    let change = |endpoint| {
+        let mut new = NewEndpoint::from(endpoint);
+        for what in &args.reset {
+            options::reset(*what, &mut new);
+        }
+        if let Some(url) = &args.url {
+            check_url(egress, url)?;
+            new.url = url.clone();
+        }
+        options::apply(&args.options, &mut new)?;
+        set_secret(args.secret.as_ref(), &mut new)?;
+        anyhow::Ok(new)
+    };
+    let updated = registry.update_endpoint(tenant, *id, change, ACTOR, now);
+    updated.await?.with_context(|| nobody(tenant, *id))
+}
+
+async fn rotate_secret(
+    registry: &Registry,
+    args: &RotateSecretArgs,
+    now: Timestamp,
+) -> anyhow::Result<Endpoint> {
+    let OneEndpointArgs { tenant, id } = &args.endpoint;
+    let rotation = Rotation {
+        secret: args.secret.clone(),
+        overlap: args.overlap,
+    };
+    let rotated = registry.rotate_secret(tenant, *id, &rotation, ACTOR, now);
+    rotated.await?.with_context(|| nobody(tenant, *id))
+}
+
+fn check_url(egress: &EgressSettings, url: &TargetUrl) -> anyhow::Result<()> {
+    EgressPolicy::allowing(egress.allow_networks.clone())
+        .check_url(url)
+        .context("--url is not accepted (`dispatcher.egress.allow_networks` opens networks)")
+}
+
+/// Has a secret sign instead of all others.
+fn set_secret(secret: Option<&Secret>, new: &mut NewEndpoint) -> anyhow::Result<()> {
+    if let Some(secret) = secret {
         let secret = new.signature.read_secret(secret.expose());
         new.secrets = vec![secret.context("--secret is not accepted")?];
+        new.retiring.clear();
     }
-    Ok(registry.create_endpoint(new, ACTOR, now).await?)
+    Ok(())
 }
 
 /// The endpoints asked for, and whether there are more.
@@ -344,7 +405,7 @@ impl Row for Shown {
     ];
 }
 
-/// An endpoint that was just added, with its secret.
+/// An endpoint that just got its secret.
 struct Created(Endpoint);
 
 impl Row for Created {

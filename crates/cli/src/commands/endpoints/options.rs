@@ -3,10 +3,36 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, ensure};
-use fanfare_model::{ClientCertificate, Profile, Secret};
+use fanfare_model::{ClientCertificate, EventTypePattern, Profile, Secret};
 use fanfare_registry::NewEndpoint;
 
-use crate::{EndpointOptions, commands::content};
+use crate::{EndpointOptions, Resettable, commands::content};
+
+/// Makes one thing as it is by default.
+pub(super) fn reset(what: Resettable, new: &mut NewEndpoint) {
+    let (tenant, url) = (new.tenant.clone(), new.url.clone());
+    let default = NewEndpoint::new(tenant, url, vec![EventTypePattern::Any]);
+    match what {
+        Resettable::Auth => new.auth = default.auth,
+        Resettable::ConnectTimeout => new.connect_timeout = default.connect_timeout,
+        Resettable::Description => new.description = default.description,
+        Resettable::DisableAfter => new.disable_after = default.disable_after,
+        Resettable::Filter => new.filter = default.filter,
+        Resettable::Format => new.format = default.format,
+        Resettable::Headers => new.headers = default.headers,
+        Resettable::HttpVersion => new.http_version = default.http_version,
+        Resettable::MaxInFlight => new.max_in_flight = default.max_in_flight,
+        Resettable::Permanent => new.permanent = default.permanent,
+        Resettable::Rate => new.rate = default.rate,
+        Resettable::Schedule => new.schedule = default.schedule,
+        Resettable::Signature => new.signature = default.signature,
+        Resettable::Success => new.success = default.success,
+        Resettable::Template => new.template = default.template,
+        Resettable::Timeout => new.timeout = default.timeout,
+        Resettable::Tls => new.tls = default.tls,
+        Resettable::Types => new.event_types = default.event_types,
+    }
+}
 
 /// Sets what is named, and leaves the rest as it is.
 pub(super) fn apply(options: &EndpointOptions, new: &mut NewEndpoint) -> anyhow::Result<()> {

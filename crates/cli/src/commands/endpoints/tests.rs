@@ -49,6 +49,17 @@ impl Fixture {
         .await
     }
 
+    async fn update(&self, endpoint: &Endpoint, arguments: &[&str]) -> anyhow::Result<Endpoint> {
+        let id = endpoint.id.to_string();
+        let line = ["fanfare", "endpoints", "update", "--tenant", "t", &id];
+        let args = Args::try_parse_from(line.iter().chain(arguments)).unwrap();
+        let Command::Endpoints(EndpointsCommand::Update(args)) = args.command else {
+            panic!("endpoints update");
+        };
+        let egress = &self.settings.dispatcher.egress;
+        update(&self.registry, egress, &args, now()).await
+    }
+
     async fn listed(&self, tenant: Option<&str>, limit: u32) -> (Vec<String>, bool) {
         let args = EndpointsListArgs {
             tenant: tenant.map(|tenant| tenant.parse().unwrap()),
@@ -203,6 +214,87 @@ async fn a_state_is_changed_as_asked() {
     let fault = change_state(&fixture.registry, &args, StateChange::Pause, now()).await;
     let expected = format!("tenant `u` has no endpoint {id}");
     assert_eq!(fault.unwrap_err().to_string(), expected);
+}
+
+#[tokio::test]
+async fn an_update_changes_only_what_is_named() {
+    let fixture = fixture().await;
+    let added = fixture
+        .add(&[
+            "--url=https://example.com/a",
+            "--types=a",
+            "--rate=50/s",
+            "--header=x-a: 1",
+            "--header=x-b: 1",
+        ])
+        .await
+        .unwrap();
+    let check = async |arguments: &[&str], change: &dyn Fn(&mut Endpoint)| {
+        let before = fixture.registry.endpoint(&added.tenant, added.id).await;
+        let mut expected = before.unwrap().unwrap();
+        let updated = fixture.update(&added, arguments).await.unwrap();
+        change(&mut expected);
+        expected.updated_at = updated.updated_at;
+        assert_eq!(updated, expected, "{arguments:?}");
+    };
+    check(&[], &|_| ()).await;
+    check(&["--url=https://example.com/b"], &|endpoint| {
+        endpoint.url = "https://example.com/b".parse().unwrap();
+    })
+    .await;
+    check(&["--types=b.*,c", "--timeout=3s"], &|endpoint| {
+        endpoint.event_types = vec!["b.*".parse().unwrap(), "c".parse().unwrap()];
+        endpoint.timeout = Duration::from_secs(3);
+    })
+    .await;
+    check(&["--header=X-A: 2", "--reset=rate,timeout"], &|endpoint| {
+        let header = |name, value| fanfare_model::HeaderField::new(name, value).unwrap();
+        endpoint.headers = vec![header("x-b", "1"), header("x-a", "2")];
+        (endpoint.rate, endpoint.timeout) = (None, Endpoint::DEFAULT_TIMEOUT);
+    })
+    .await;
+    for (arguments, expected) in [
+        (&["--url=http://127.0.0.1/"][..], "loopback"),
+        (&["--timeout=31s"], "`timeout` must be"),
+        (&["--signature=github"], "`secret` must be"),
+    ] {
+        let fault = fixture.update(&added, arguments).await.unwrap_err();
+        assert!(format!("{fault:#}").contains(expected), "{fault:#}");
+    }
+    check(
+        &["--signature=github", "--secret=sixteen-letters!"],
+        &|endpoint| {
+            endpoint.signature = "github".parse().unwrap();
+            let secret = fanfare_model::SigningSecret::from_text("sixteen-letters!");
+            endpoint.secrets = vec![secret.unwrap()];
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotated_secret_is_printed_and_the_old_one_signs_on() {
+    let fixture = fixture().await;
+    let added = fixture.add(&["--url=https://example.com"]).await.unwrap();
+    let id = added.id.to_string();
+    let line = ["fanfare", "endpoints", "rotate-secret", "--tenant=t", &id];
+    let args = Args::try_parse_from(line.iter().chain(&["--overlap=2h"])).unwrap();
+    let Command::Endpoints(EndpointsCommand::RotateSecret(args)) = args.command else {
+        panic!("endpoints rotate-secret");
+    };
+    let rotated = rotate_secret(&fixture.registry, &args, now()).await;
+    let rotated = rotated.unwrap();
+    assert_ne!(
+        value(&Created(rotated.clone()), "secret"),
+        added.secrets[0].reveal()
+    );
+    let shown = Shown(rotated.clone());
+    assert_eq!(
+        value(&shown, "retiring_until"),
+        json!(["2026-11-23T14:00:00Z"])
+    );
+    let signing: Vec<_> = rotated.signing_secrets(now()).cloned().collect();
+    assert_eq!(signing, [&rotated.secrets[..], &added.secrets].concat());
 }
 
 #[tokio::test]
