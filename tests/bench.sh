@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Measures Fanfare on a private RabbitMQ node of each version, one after the other so that they do
-# not share the cores. Arguments are passed on to `fanfare bench`.
+# Measures filters, and then Fanfare on a private RabbitMQ node of each version, one after the other
+# so that they do not share the cores. Arguments are passed on to `fanfare bench`.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,6 +15,7 @@ stop_nodes() {
 }
 
 deploy/prerequisites.sh
+cargo bench --locked -p fanfare-model --bench filters
 cargo build --release --locked -p fanfare-cli
 
 trap stop_nodes EXIT

@@ -81,7 +81,7 @@ fn built(name: &str) -> PathBuf {
 }
 
 /// What `tests/languages.sh` prints about a name. The first call installs what is missing.
-fn place(name: &str) -> &'static str {
+pub(crate) fn place(name: &str) -> &'static str {
     static PLACES: OnceLock<HashMap<String, String>> = OnceLock::new();
     let places = PLACES.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("languages.sh");

@@ -4,13 +4,13 @@ mod fleet;
 mod languages;
 mod pipeline;
 mod program;
-mod python;
+mod scripts;
 
 pub use fleet::{Fleet, Member, open_registry};
 pub use languages::Language;
 pub use pipeline::{PATIENCE, Pipeline};
 pub use program::{Program, fanfare_binary};
-pub use python::python;
+pub use scripts::{node, python};
 
 /// Whether this run is `make proof`, which has the time for more of everything.
 #[expect(

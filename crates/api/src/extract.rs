@@ -169,24 +169,64 @@ pub(crate) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> 
     Ok(value)
 }
 
-fn holds_credentials(field: &str) -> bool {
+/// What is accepted in place of a value of the wrong type, where that value may be a credential and must not be
+/// quoted.
+fn in_place_of_credentials(field: &str) -> Option<&'static str> {
     let member = field.split('.').next().unwrap_or_default();
-    ["secret", "headers", "auth", "tls"].contains(&member)
+    let holds_some = ["secret", "headers", "auth", "tls"].contains(&member);
+    holds_some.then_some(match field {
+        "headers" => "an object of names and texts, such as `{\"x-key\": \"…\"}`",
+        "auth" => "an object such as `{\"kind\": \"bearer\", \"token\": \"…\"}`",
+        "tls" => "an object of `certificate`, `key` and `ca`, each in PEM",
+        _ => "a text",
+    })
 }
 
 fn json_problem(field: &str, fault: &serde_json::Error) -> Problem {
     let text = fault.to_string();
     match fault.classify() {
-        Category::Io | Category::Syntax | Category::Eof => Problem::new(Code::MalformedJson, &text),
-        Category::Data if field == "." => Problem::new(Code::InvalidRequest, &text),
-        // A value of the wrong type is quoted in the text, and these hold credentials.
-        Category::Data if holds_credentials(field) && text.contains("invalid type") => {
-            let detail = format!("`{field}` must be made of strings");
-            Problem::at(field, Code::InvalidRequest, &detail)
+        Category::Io | Category::Syntax | Category::Eof => {
+            return Problem::new(Code::MalformedJson, &text);
         }
-        Category::Data => {
-            let detail = text.rsplit_once(" at line ").map_or(&*text, |(why, _)| why);
-            Problem::at(field, Code::InvalidRequest, detail)
+        Category::Data => {}
+    }
+    let credentials = in_place_of_credentials(field);
+    if let Some(accepted) = credentials.filter(|_| text.contains("invalid type")) {
+        let detail = format!("`{field}` is of the wrong type: accepted is {accepted}");
+        return Problem::at(field, Code::InvalidRequest, &detail);
+    }
+    let detail = text.rsplit_once(" at line ").map_or(&*text, |(why, _)| why);
+    let detail = without_types(detail);
+    match Some(field)
+        .filter(|field| *field != ".")
+        .or_else(|| member_of(&detail))
+    {
+        Some(member) => Problem::at(member, Code::InvalidRequest, &detail),
+        None => Problem::new(Code::InvalidRequest, &detail),
+    }
+}
+
+/// The member that is missing or there twice: its place is the whole.
+fn member_of(detail: &str) -> Option<&str> {
+    let mut starts = ["missing field `", "duplicate field `"].into_iter();
+    let rest = starts.find_map(|start| detail.strip_prefix(start))?;
+    rest.strip_suffix('`')
+}
+
+/// The same, with what types are called in words.
+fn without_types(detail: &str) -> String {
+    if let Some((start, _)) = detail.split_once("expected struct ") {
+        return format!("{start}expected an object");
+    }
+    for (name, words) in [
+        ("expected u16", "expected a whole number from 0 on"),
+        ("expected u32", "expected a whole number from 0 on"),
+        ("expected u64", "expected a whole number from 0 on"),
+        ("expected f64", "expected a number"),
+    ] {
+        if let Some(start) = detail.strip_suffix(name) {
+            return format!("{start}{words}");
         }
     }
+    detail.to_owned()
 }

@@ -99,7 +99,9 @@ fn pause(delivery: &Delivery, now: Timestamp) -> Duration {
 fn why_disabled(reason: DisabledReason) -> DeadLetterReason {
     match reason {
         DisabledReason::Gone => DeadLetterReason::Gone,
-        DisabledReason::Requested | DisabledReason::Failing => DeadLetterReason::Disabled,
+        DisabledReason::Requested | DisabledReason::Failing | DisabledReason::Damaged => {
+            DeadLetterReason::Disabled
+        }
     }
 }
 
@@ -163,7 +165,8 @@ pub(crate) fn after_attempt(
         | Outcome::TimedOut
         | Outcome::NameNotResolved { .. }
         | Outcome::NotConnected { .. }
-        | Outcome::TlsFailed { .. } => {}
+        | Outcome::TlsFailed { .. }
+        | Outcome::NoToken { .. } => {}
     }
     let elapsed = past.first_at.map(|first| now.duration_since(first));
     let elapsed = elapsed.and_then(|elapsed| Duration::try_from(elapsed).ok());
@@ -189,6 +192,7 @@ pub(crate) fn hold_back(outcome: &Outcome) -> Option<Duration> {
         | Outcome::NameNotResolved { .. }
         | Outcome::NotConnected { .. }
         | Outcome::TlsFailed { .. }
+        | Outcome::NoToken { .. }
         | Outcome::Blocked { .. }
         | Outcome::Unbuildable { .. } => None,
     }
@@ -207,7 +211,8 @@ pub(crate) fn health(outcome: &Outcome, success: &StatusSet) -> Health {
         | Outcome::TimedOut
         | Outcome::NameNotResolved { .. }
         | Outcome::NotConnected { .. }
-        | Outcome::TlsFailed { .. } => Health::Down,
+        | Outcome::TlsFailed { .. }
+        | Outcome::NoToken { .. } => Health::Down,
         Outcome::Answered { .. } => Health::Up,
         Outcome::Blocked { .. } | Outcome::Unbuildable { .. } => Health::Unknown,
     }
@@ -229,6 +234,7 @@ pub(crate) fn failure_of(outcome: &Outcome, success: &StatusSet) -> Option<Failu
         Outcome::NameNotResolved { detail } => (FailureClass::Dns, None, detail.clone()),
         Outcome::NotConnected { detail } => (FailureClass::Connect, None, detail.clone()),
         Outcome::TlsFailed { detail } => (FailureClass::Tls, None, detail.clone()),
+        Outcome::NoToken { detail } => (FailureClass::Token, None, detail.clone()),
         Outcome::Blocked { detail } => (FailureClass::Blocked, None, detail.clone()),
         Outcome::Unbuildable { detail } => (FailureClass::Template, None, detail.clone()),
     };
@@ -320,6 +326,7 @@ mod tests {
                     Outcome::NameNotResolved { detail: detail() },
                     Outcome::NotConnected { detail: detail() },
                     Outcome::TlsFailed { detail: detail() },
+                    Outcome::NoToken { detail: detail() },
                 ],
             ),
             (
@@ -374,6 +381,7 @@ mod tests {
                 FailureClass::Connect,
             ),
             (Outcome::TlsFailed { detail: detail() }, FailureClass::Tls),
+            (Outcome::NoToken { detail: detail() }, FailureClass::Token),
         ] {
             assert_eq!(
                 retried_at(&settle(&outcome)),

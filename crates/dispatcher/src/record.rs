@@ -26,6 +26,7 @@ pub(crate) fn record_of(
             | Outcome::NameNotResolved { .. }
             | Outcome::NotConnected { .. }
             | Outcome::TlsFailed { .. }
+            | Outcome::NoToken { .. }
             | Outcome::Blocked { .. }
             | Outcome::Unbuildable { .. } => None,
         },

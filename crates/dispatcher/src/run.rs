@@ -453,6 +453,7 @@ fn log_attempt(
         Outcome::NameNotResolved { detail }
         | Outcome::NotConnected { detail }
         | Outcome::TlsFailed { detail }
+        | Outcome::NoToken { detail }
         | Outcome::Blocked { detail }
         | Outcome::Unbuildable { detail } => (None, Some(detail.as_str())),
     };

@@ -17,7 +17,7 @@ use self::{
     clients::Clients,
     guard::{Guard, SystemResolver},
     retry_after::retry_after,
-    tokens::Tokens,
+    tokens::{Asker, Tokens},
 };
 use crate::request::SignedRequest;
 
@@ -153,19 +153,21 @@ impl Egress {
         deadline: Instant,
     ) -> Result<Response, Outcome> {
         self.check(&request.target)?;
-        let client = self.clients.of(endpoint);
-        let client = client.map_err(|invalid| Outcome::TlsFailed {
+        let unusable = |invalid: InvalidTls| Outcome::TlsFailed {
             detail: invalid.to_string(),
-        })?;
+        };
+        let client = self.clients.of(endpoint).map_err(unusable)?;
         let mut used = None;
         if let Some(Auth::OAuth2(asking)) = &endpoint.auth {
             self.check(&asking.token_url)?;
-            let token = self.tokens.get(asking, &client, deadline).await?;
+            let asker = Asker::new(asking, clients::digest(&endpoint.tls));
+            let asked = self.clients.for_tokens(endpoint).map_err(unusable)?;
+            let token = self.tokens.get(asker, asking, &asked, deadline).await?;
             let value = format!("Bearer {}", token.value.expose());
             let mut value = HeaderValue::try_from(value).expect("tokens are visible characters");
             value.set_sensitive(true);
             request.headers.insert(AUTHORIZATION, value);
-            used = Some((asking, token));
+            used = Some((asker, token));
         }
         let sending = client
             .post(request.target.url().clone())
@@ -177,10 +179,10 @@ impl Egress {
             Ok(Err(error)) => return Err(failure::outcome_of(&error, &request.target)),
             Ok(Ok(response)) => response,
         };
-        if let Some((asking, token)) = used
+        if let Some((asker, token)) = used
             && response.status() == StatusCode::UNAUTHORIZED
         {
-            self.tokens.refused(asking, &token).await;
+            self.tokens.refused(asker, &token);
         }
         Ok(response)
     }

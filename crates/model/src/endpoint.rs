@@ -183,6 +183,7 @@ impl DisabledReason {
             Self::Requested => "requested",
             Self::Gone => "gone",
             Self::Failing => "failing",
+            Self::Damaged => "damaged",
         }
     }
 }
@@ -196,6 +197,12 @@ impl EndpointState {
             Self::Disabled { .. } => "disabled",
         }
     }
+
+    /// Whether it is disabled because what is stored of it cannot be read.
+    pub fn is_damaged(&self) -> bool {
+        let reason = DisabledReason::Damaged;
+        matches!(self, Self::Disabled { reason: found, .. } if *found == reason)
+    }
 }
 
 /// Who or what disabled an endpoint.
@@ -208,6 +215,8 @@ pub enum DisabledReason {
     Gone,
     /// It failed for too long.
     Failing,
+    /// What is stored of it cannot be read.
+    Damaged,
 }
 
 /// A header that is added to every request of an endpoint.

@@ -29,6 +29,11 @@ pub enum Outcome {
         /// What was wrong with it.
         detail: String,
     },
+    /// The server of tokens that the endpoint names gave none; the receiver was not called.
+    NoToken {
+        /// Which server, and why.
+        detail: String,
+    },
     /// The egress guard forbids the address; nothing was dialled.
     Blocked {
         /// Which address or name, and why.
@@ -52,6 +57,8 @@ pub enum FailureClass {
     Tls,
     /// No complete answer in time.
     Timeout,
+    /// No token to call the receiver with.
+    Token,
     /// A redirect, or another 1xx or 3xx.
     Status3xx,
     /// A 4xx but 410 and 429, or a 2xx outside the success set.
@@ -76,11 +83,12 @@ pub enum FailureClass {
     Crashed,
 }
 
-const CLASS_NAMES: [(FailureClass, &str); 15] = [
+const CLASS_NAMES: [(FailureClass, &str); 16] = [
     (FailureClass::Dns, "dns"),
     (FailureClass::Connect, "connect"),
     (FailureClass::Tls, "tls"),
     (FailureClass::Timeout, "timeout"),
+    (FailureClass::Token, "token"),
     (FailureClass::Status3xx, "status_3xx"),
     (FailureClass::Status4xx, "status_4xx"),
     (FailureClass::Status429, "status_429"),

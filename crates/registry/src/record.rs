@@ -5,17 +5,17 @@
 use std::time::Duration;
 
 use fanfare_model::{
-    AuthForm, BodyFormat, ClientCertificate, DisableAfter, Endpoint, EndpointId, EndpointState,
-    EventTypePattern, Filter, HeaderField, HttpVersion, PayloadTemplate, Rate, RetiringSecret,
-    Schedule, Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp,
-    TlsIdentity,
+    AuthForm, BodyFormat, ClientCertificate, DisableAfter, DisabledReason, Endpoint, EndpointId,
+    EndpointState, EventTypePattern, Filter, HeaderField, HttpVersion, PayloadTemplate, Rate,
+    RetiringSecret, Schedule, Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl,
+    TenantId, Timestamp, TlsIdentity,
 };
 use jiff::fmt::serde::timestamp::microsecond;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    RegistryFault,
+    NewEndpoint, RegistryFault,
     cipher::{CannotOpen, Cipher},
 };
 
@@ -135,6 +135,50 @@ impl EndpointRow {
             .map_err(|source| damaged_endpoint(id, source))
     }
 
+    /// The same, but an endpoint that is damaged does not stand in the way of the others: it is set aside, and the
+    /// log says so.
+    pub(crate) fn open_or_set_aside(&self, cipher: &Cipher) -> Result<Endpoint, RegistryFault> {
+        match self.open(cipher) {
+            // The key was checked when the store was opened: here it is one row that has another.
+            Err(fault @ (RegistryFault::Damaged { .. } | RegistryFault::OtherKey { .. })) => {
+                let Some(endpoint) = self.set_aside() else {
+                    return Err(fault);
+                };
+                tracing::error!(
+                    endpoint.id = %endpoint.id,
+                    tenant = %endpoint.tenant,
+                    error = &fault as &dyn std::error::Error,
+                    "a stored endpoint is damaged: what it is owed becomes dead letters until it is mended"
+                );
+                Ok(endpoint)
+            }
+            read => read,
+        }
+    }
+
+    /// The endpoint as far as it can be read: disabled, and wanting at least what it wanted. Nothing without its id and
+    /// its tenant, by which its events are found.
+    fn set_aside(&self) -> Option<Endpoint> {
+        let id = EndpointId::from_uuid(Uuid::from_slice(&self.id).ok()?);
+        let tenant = self.tenant.parse().ok()?;
+        let settings: serde_json::Value = serde_json::from_str(&self.settings).unwrap_or_default();
+        let url = part(&settings, "url").unwrap_or_else(|| {
+            let nowhere = "https://damaged.invalid/".parse();
+            nowhere.expect("it is a URL")
+        });
+        let any = || vec![EventTypePattern::Any];
+        let event_types = part(&settings, "event_types").unwrap_or_else(any);
+        let at = |stored| Timestamp::from_microsecond(stored).unwrap_or_default();
+        let state = EndpointState::Disabled {
+            reason: DisabledReason::Damaged,
+            since: at(self.updated_at),
+        };
+        let mut known = NewEndpoint::new(tenant, url, event_types);
+        known.filter = part(&settings, "filter");
+        known.description = part(&settings, "description").unwrap_or_default();
+        Some(known.of(id, state, at(self.created_at), at(self.updated_at)))
+    }
+
     fn parse(&self, id: EndpointId, secret: &[u8]) -> Result<EndpointRecord, BoxError> {
         Ok(EndpointRecord {
             id,
@@ -146,6 +190,11 @@ impl EndpointRow {
             updated_at: Timestamp::from_microsecond(self.updated_at)?,
         })
     }
+}
+
+/// A member of the settings, if it can be read.
+fn part<T: serde::de::DeserializeOwned>(settings: &serde_json::Value, member: &str) -> Option<T> {
+    T::deserialize(settings.get(member)?).ok()
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -68,6 +68,12 @@ impl Snapshot {
         self.endpoints.values()
     }
 
+    /// How many endpoints were set aside because what is stored of them is damaged.
+    pub fn damaged(&self) -> usize {
+        let endpoints = self.endpoints.values();
+        endpoints.filter(|one| one.state.is_damaged()).count()
+    }
+
     /// The endpoints of a tenant that want this type of event, each once.
     ///
     /// The work depends on how many match, not on how many there are.

@@ -108,7 +108,7 @@ impl Registry {
         row.map(|row| row.open(&self.0.cipher)).transpose()
     }
 
-    /// A page of endpoints in the order of their ids.
+    /// A page of endpoints in the order of their ids. What is damaged is disabled, and not what it was.
     pub async fn endpoints(&self, page: &EndpointPage) -> Result<Vec<Endpoint>, RegistryFault> {
         let tenant = page.tenant.as_ref().map(TenantId::as_str);
         let after = page.after.as_ref().map_or(&[][..], |id| id.as_bytes());
@@ -117,7 +117,8 @@ impl Registry {
             .endpoints(tenant, after, page.limit)
             .await
             .map_err(failed("listing endpoints"))?;
-        rows.iter().map(|row| row.open(&self.0.cipher)).collect()
+        let endpoints = rows.iter().map(|row| row.open_or_set_aside(&self.0.cipher));
+        endpoints.collect()
     }
 
     /// Deletes an endpoint. `Ok(false)` means that the tenant has none with this id.
@@ -222,14 +223,14 @@ impl Registry {
         store.version().await.map_err(failed("reading the version"))
     }
 
-    /// The version and all endpoints of exactly that version.
+    /// The version and all endpoints of exactly that version. One that is damaged is set aside.
     pub async fn load(&self) -> Result<Snapshot, RegistryFault> {
         let store = self.store().await?;
         let (version, rows) = store.load().await.map_err(failed("reading endpoints"))?;
         let cipher = self.0.cipher.clone();
         // Decrypting many endpoints takes long enough to hold up whatever else this thread would do.
         tokio::task::spawn_blocking(move || {
-            let endpoints = rows.iter().map(|row| row.open(&cipher));
+            let endpoints = rows.iter().map(|row| row.open_or_set_aside(&cipher));
             Ok(Snapshot::new(version, endpoints.collect::<Result<_, _>>()?))
         })
         .await

@@ -5,10 +5,10 @@
     reason = "a helper that fails is a test that fails"
 )]
 
-use std::{error::Error, os::unix::fs::PermissionsExt, path::Path};
+use std::{os::unix::fs::PermissionsExt, path::Path};
 
-use fanfare_model::{HeaderField, Secret, SigningSecret, Timestamp};
-use fanfare_registry::{NewEndpoint, Registry, RegistryFault, Settings};
+use fanfare_model::{Event, HeaderField, Secret, SigningSecret, Timestamp};
+use fanfare_registry::{NewEndpoint, NewEventType, Registry, RegistryFault, Settings};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 fn settings(folder: &Path, key_digit: &str) -> Settings {
@@ -31,10 +31,10 @@ fn path(settings: &Settings) -> &Path {
     settings.database.sqlite_file().unwrap()
 }
 
-async fn execute(settings: &Settings, statement: &'static str) {
+async fn execute(settings: &Settings, statement: &str) {
     let options = SqliteConnectOptions::new().filename(path(settings));
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-    sqlx::query(statement)
+    sqlx::query(sqlx::AssertSqlSafe(statement.to_owned()))
         .execute(&mut connection)
         .await
         .unwrap();
@@ -93,25 +93,90 @@ async fn another_key_is_refused_from_the_start() {
 }
 
 #[tokio::test]
-async fn a_row_that_was_moved_or_changed_is_named_as_damaged() {
+async fn an_endpoint_that_is_damaged_is_set_aside_and_the_others_serve() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), "a");
     let registry = Registry::open(&settings).await.unwrap();
     let now = Timestamp::UNIX_EPOCH;
-    let endpoint = registry.create_endpoint(new_endpoint(), "tester", now);
-    let id = endpoint.await.unwrap().id.to_string();
-    for change in [
-        "UPDATE endpoints SET state = '{\"state\":\"sleeping\"}'",
-        "UPDATE endpoints SET id = randomblob(16)",
+    let create = async |event_type: &str| {
+        let mut new = new_endpoint();
+        new.event_types = vec![event_type.parse().unwrap()];
+        new.filter = Some(r#"{"subject": ["x"]}"#.parse().unwrap());
+        registry.create_endpoint(new, "tester", now).await.unwrap()
+    };
+    let (good, bad) = (create("a").await, create("b").await);
+    let filter = r#"{"filter":{"type":[{"like":"x"}]}}"#;
+    for (change, wants_more) in [
+        ("state = '{\"state\":\"sleeping\"}'".to_owned(), false),
+        (
+            "state = '{\"state\":\"active\"}', sealed = randomblob(100)".to_owned(),
+            false,
+        ),
+        (
+            format!("settings = json_patch(settings, '{filter}')"),
+            false,
+        ),
+        ("settings = '{'".to_owned(), true),
     ] {
-        execute(&settings, change).await;
-        let fault = registry.load().await.err().unwrap();
-        assert!(matches!(fault, RegistryFault::Damaged { .. }), "{fault:?}");
-        assert!(fault.to_string().contains("ep_") && fault.source().is_some());
-        if change.contains("state") {
-            assert!(fault.to_string().contains(&id), "{fault}");
+        let id = bad.id.to_string().replace("ep_", "");
+        let change = format!("UPDATE endpoints SET {change} WHERE hex(id) = upper('{id}')");
+        execute(&settings, &change).await;
+        let snapshot = registry.load().await.unwrap();
+        assert_eq!((snapshot.len(), snapshot.damaged()), (2, 1), "{change}");
+        assert_eq!(**snapshot.endpoint(good.id).unwrap(), good);
+        let damaged = snapshot.endpoint(bad.id).unwrap();
+        assert!(damaged.state.is_damaged());
+        assert_eq!(damaged.secrets, []);
+        // It wants what it wanted, or more, but never less.
+        let tenant = "t".parse().unwrap();
+        for (event_type, expected) in [("a", 1 + usize::from(wants_more)), ("b", 1)] {
+            let event_type = event_type.parse().unwrap();
+            let matching = snapshot.matching(&tenant, &event_type).count();
+            assert_eq!(matching, expected, "{change} {event_type}");
         }
+        // Alone it is not shown, and so cannot be changed into what is left of it.
+        let fault = registry.endpoint(&tenant, bad.id).await.unwrap_err();
+        assert!(!fault.is_transient(), "{fault:?}");
     }
+    // Whom it belongs to cannot be told: better no snapshot than one that says that nobody wants its events.
+    execute(
+        &settings,
+        "UPDATE endpoints SET tenant = '' WHERE settings = '{'",
+    )
+    .await;
+    let fault = registry.load().await.unwrap_err();
+    assert!(!fault.is_transient(), "{fault:?}");
+}
+
+#[tokio::test]
+async fn an_event_type_that_is_damaged_is_set_aside_and_the_others_are_enforced() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), "a");
+    let registry = Registry::open(&settings).await.unwrap();
+    for name in ["a", "b"] {
+        let new = NewEventType {
+            name: name.parse().unwrap(),
+            description: "d".to_owned(),
+            schema: Some(serde_json::json!({"type": "object"})),
+            sample: None,
+            enforced: true,
+        };
+        let put = registry.put_event_type(new, "tester", Timestamp::UNIX_EPOCH);
+        put.await.unwrap();
+    }
+    let change = "UPDATE event_types SET definition = '{\"type\":\"b\",\"schema\":{\"type\":5}}' WHERE name = 'b'";
+    execute(&settings, change).await;
+    let (_, catalogue) = registry.catalogue().await.unwrap();
+    for (name, accepted) in [("a", false), ("b", true)] {
+        let event = Event::for_tests("t", "s", "1", name, b"5");
+        assert_eq!(catalogue.check(&event, false).is_ok(), accepted, "{name}");
+    }
+    let listed = registry.event_types().await.unwrap();
+    let described: Vec<_> = listed
+        .iter()
+        .map(|one| &*one.definition.description)
+        .collect();
+    assert_eq!(described, ["d", ""]);
 }
 
 #[tokio::test]

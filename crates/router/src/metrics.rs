@@ -1,5 +1,6 @@
 //! The numbers that the router owns.
 
+use fanfare_registry::Snapshots;
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Meter},
@@ -21,7 +22,17 @@ pub(crate) enum EventFate {
 }
 
 impl Metrics {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    pub(crate) fn new(meter: &Meter, snapshots: &Snapshots) -> Self {
+        let snapshots = snapshots.clone();
+        meter
+            .u64_observable_gauge("fanfare_router_damaged_endpoints")
+            .with_description("Endpoints that are set aside because they cannot be read")
+            .with_callback(move |observer| {
+                if let Some(snapshot) = snapshots.current() {
+                    observer.observe(snapshot.damaged() as u64, &[]);
+                }
+            })
+            .build();
         Self {
             events: meter
                 .u64_counter("fanfare_router_events")

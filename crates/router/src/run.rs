@@ -54,6 +54,7 @@ impl Router {
         meter: &Meter,
     ) -> Self {
         let (publisher, topology) = (broker.publisher(), Arc::clone(broker.topology()));
+        let metrics = Metrics::new(meter, &snapshots);
         Self {
             snapshots,
             bundler: Bundler::new(publisher.clone(), clock.clone(), settings.max_bundle.into()),
@@ -65,7 +66,7 @@ impl Router {
             },
             journal: JournalWriter::off(),
             clock,
-            metrics: Metrics::new(meter),
+            metrics,
         }
     }
 

@@ -4,6 +4,7 @@
 //! command starts one; nothing is skipped.
 
 mod amqp;
+mod authority;
 mod broker;
 mod database;
 mod database_server;
@@ -13,6 +14,7 @@ mod node;
 mod receiver;
 
 pub use amqp::{PlainAmqp, Taken};
+pub use authority::{Authority, Identity};
 pub use broker::{TestBroker, Version};
 pub use database::TestDatabase;
 pub use database_server::DatabaseServer;

@@ -12,6 +12,7 @@ on_each_rabbitmq!(
     an_endpoint_that_is_gone_is_disabled_and_operators_are_told,
     failures_in_a_row_disable_an_endpoint_by_its_own_rule,
     a_receiver_that_looks_down_is_asked_once_and_its_return_is_told,
+    what_a_damaged_endpoint_is_owed_is_kept,
 );
 
 /// Waits until operators were told this many things, and returns the bodies in order.
@@ -126,4 +127,28 @@ async fn a_receiver_that_looks_down_is_asked_once_and_its_return_is_told(version
     let instants: Vec<_> = asked.map(|request| request.instant).collect();
     assert_eq!(instants.len(), 9);
     assert!(instants[8] - opened >= Duration::from_secs(5), "early");
+}
+
+/// As a snapshot has one: what it is owed waits as a dead letter for its row to be mended.
+async fn what_a_damaged_endpoint_is_owed_is_kept(version: Version) {
+    let (broker, receiver) = (TestBroker::new(version), Receiver::start().await);
+    let pipeline = Pipeline::start(broker.settings()).await;
+    let url = receiver.url("/a");
+    let endpoint = pipeline.register("t", &url, &["a"], |_| {}).await;
+    let damaged = EndpointState::Disabled {
+        reason: DisabledReason::Damaged,
+        since: endpoint.created_at,
+    };
+    pipeline.set_state(&endpoint, damaged).await;
+    let amqp = pipeline.plain_amqp().await;
+    amqp.publish_event("t.a", &event("1", "a")).await;
+    pipeline.expect_depth("fanfare.dead-letters", 1).await;
+    let letter = amqp.get("fanfare.dead-letters").await.unwrap();
+    assert_eq!(letter.headers["x-fanfare-reason"], "disabled");
+    assert_eq!(
+        pipeline.counter("fanfare_router_damaged_endpoints").await,
+        1.0
+    );
+    pipeline.stop().await;
+    assert_eq!(receiver.count(), 0);
 }

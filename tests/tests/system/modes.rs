@@ -1,6 +1,10 @@
 //! Every mode of a CloudEvent, alone and in batches, from AMQP to the receiver.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 
 use bytes::Bytes;
 use fanfare_model::{AttributeValue, BodyFormat, Event, Timestamp, TraceContext};
@@ -8,7 +12,7 @@ use fanfare_registry::NewEndpoint;
 use fanfare_testkit::{ReceivedRequest, Receiver, TestBroker, Version, wall_clock};
 use fanfare_tests::{PATIENCE, Pipeline, on_each_rabbitmq};
 use fanfare_wire::{
-    Envelope, EventLimits, decode_event, decode_structured_json, event_envelope,
+    Envelope, EventLimits, HeaderValue, decode_event, decode_structured_json, event_envelope,
     event_envelope_binary, event_envelope_protobuf,
 };
 
@@ -38,7 +42,29 @@ fn whole(id: &str, media_type: &str, data: &'static [u8]) -> Event {
     }
 }
 
-/// Each mode in, and CloudEvents in both modes out: attributes and extensions intact, data byte for byte.
+type Encode = fn(&Event, &TraceContext, Timestamp) -> Envelope;
+
+/// By name, and whether the types of extensions survive it over HTTP.
+const MODES: [(&str, Encode, bool); 3] = [
+    ("structured", event_envelope, true),
+    ("protobuf", event_envelope_protobuf, true),
+    ("binary", event_envelope_binary, false),
+];
+
+/// Data that only survive where they are handed on byte for byte: no JSON and no UTF-8, text that JSON escapes,
+/// and JSON as nobody prints it.
+const DATA: [(&str, &str, &[u8]); 3] = [
+    ("octets", "application/octet-stream", b"\x00\xff\xfe{"),
+    (
+        "text",
+        "text/plain; charset=utf-8",
+        "gr\u{fc}\u{df}e \"\\\r\n\u{1}".as_bytes(),
+    ),
+    ("json", "application/json", br#"{"b" : 1.50,"a":[ ]}"#),
+];
+
+/// Each mode in, over AMQP and over HTTP, and CloudEvents in both modes out: attributes and extensions intact, data
+/// byte for byte.
 async fn an_event_arrives_whole_whatever_mode_it_is_published_in(version: Version) {
     let (broker, receiver) = (TestBroker::new(version), Receiver::start().await);
     let pipeline = Pipeline::start(broker.settings()).await;
@@ -50,45 +76,101 @@ async fn an_event_arrives_whole_whatever_mode_it_is_published_in(version: Versio
         let adjust = |new: &mut NewEndpoint| new.format = format;
         pipeline.register("t", &url, &["*"], adjust).await;
     }
-    // No JSON and no UTF-8, so that only what is handed on byte for byte survives; and JSON as nobody prints it.
-    let octets = ("application/octet-stream", &b"\x00\xff\xfe{"[..]);
-    let json = ("application/json", &br#"{"b" : 1.50,"a":[ ]}"#[..]);
-    type Encode = fn(&Event, &TraceContext, Timestamp) -> Envelope;
-    let modes: [(&str, Encode); 3] = [
-        ("s", event_envelope),
-        ("p", event_envelope_protobuf),
-        ("b", event_envelope_binary),
-    ];
     let (trace, now) = (TraceContext::default(), wall_clock().now());
     let topology = broker.topology();
+    let (url, key) = (pipeline.api("/v1/tenants/t/events"), pipeline.key().await);
     let (mut events, mut messages) = (BTreeMap::new(), Vec::new());
-    for (mode, encode) in modes {
-        for (kind, (media_type, data)) in [("octets", octets), ("json", json)] {
-            let event = whole(&format!("{mode}-{kind}"), media_type, data);
+    for (mode, encode, types_are_kept) in MODES {
+        for (kind, media_type, data) in DATA {
+            let event = whole(&format!("amqp-{mode}-{kind}"), media_type, data);
             let address = topology.event_address(&event.tenant, &event.event_type);
             messages.push((address, encode(&event, &trace, now)));
+            events.insert(event.id.clone(), event);
+
+            let event = whole(&format!("http-{mode}-{kind}"), media_type, data);
+            let status = post(&url, key.expose(), &encode(&event, &trace, now));
+            assert_eq!(status, 202, "{}", event.id);
+            let event = if types_are_kept {
+                event
+            } else {
+                as_text(event)
+            };
             events.insert(event.id.clone(), event);
         }
     }
     let settings = broker.settings();
     let published = fanfare_broker::publish_plainly(&settings, messages).await;
     published.unwrap();
-    for request in receiver.expect_requests(12, PATIENCE).await {
+    for request in receiver.expect_requests(events.len() * 2, PATIENCE).await {
         let (arrived, types_are_kept) = if request.path == "/structured" {
             (read_structured(&request), true)
         } else {
             (read_binary(&request), false)
         };
-        let mut expected = events[&arrived.id].clone();
-        if !types_are_kept {
-            // Headers of HTTP are text alone.
-            for value in expected.extensions.values_mut() {
-                *value = AttributeValue::Text(value.as_text().into_owned());
-            }
-        }
+        let expected = events[&arrived.id].clone();
+        let expected = if types_are_kept {
+            expected
+        } else {
+            as_text(expected)
+        };
         assert_eq!(arrived, expected, "{}", request.path);
     }
     pipeline.stop().await;
+    assert_eq!(receiver.count(), events.len() * 2);
+}
+
+/// The same after it was in headers of HTTP, which are text alone.
+fn as_text(mut event: Event) -> Event {
+    for value in event.extensions.values_mut() {
+        *value = AttributeValue::Text(value.as_text().into_owned());
+    }
+    event
+}
+
+/// Publishes a message as it would be over HTTP, and returns the status of the answer.
+fn post(url: &str, key: &str, message: &Envelope) -> u16 {
+    let (host, path) = url
+        .strip_prefix("http://")
+        .unwrap()
+        .split_once('/')
+        .unwrap();
+    let media_type = message.properties.content_type.as_deref().unwrap();
+    let mut head = format!(
+        "POST /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\nauthorization: Bearer {key}\r\n\
+         content-type: {media_type}\r\ncontent-length: {}\r\n",
+        message.body.len()
+    );
+    for (name, value) in message.headers.iter() {
+        let Some(attribute) = name.strip_prefix("cloudEvents_") else {
+            continue;
+        };
+        let text = match value {
+            HeaderValue::Text(text) => text.clone(),
+            HeaderValue::Integer(number) => number.to_string(),
+            HeaderValue::Boolean(flag) => flag.to_string(),
+            HeaderValue::Bytes(_) | HeaderValue::Timestamp(_) | HeaderValue::Other => {
+                panic!("`{name}` is no attribute")
+            }
+        };
+        head.push_str(&format!("ce-{attribute}: {}\r\n", escaped(&text)));
+    }
+    let mut stream = TcpStream::connect(host).expect("the API listens");
+    let request = [head.as_bytes(), b"\r\n", &message.body].concat();
+    stream.write_all(&request).expect("it reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it answers");
+    let status = String::from_utf8_lossy(&answer[9..12]).into_owned();
+    status.parse().expect("a status")
+}
+
+/// Space, quotes, the percent sign and all that is not visible ASCII (HTTP binding, section 3.1.3.2).
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'%';
+    let written = |byte: u8| match byte {
+        byte if plain(byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(written).collect()
 }
 
 fn read_structured(request: &ReceivedRequest) -> Event {

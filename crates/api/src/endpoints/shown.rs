@@ -127,7 +127,7 @@ impl From<&Auth> for ShownAuth {
 /// Why and since when an endpoint is disabled.
 #[derive(Serialize, ToSchema)]
 struct Disabled {
-    /// `requested`, `gone` or `failing`.
+    /// `requested`, `gone`, `failing` or `damaged`.
     #[schema(value_type = String)]
     reason: DisabledReason,
     /// Since when.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_inputs;
 mod content;
 mod endpoints;
 mod events;

@@ -178,7 +178,7 @@ async fn an_endpoint_that_is_not_accepted_is_refused_naming_the_member() {
         (
             r#"{"url":"https://a.b/","url":"https://c.d/"}"#,
             "invalid_request",
-            "",
+            "url",
         ),
     ] {
         let sent = ("application/json", body);

@@ -78,9 +78,22 @@ impl Clients {
 
     /// The client for an endpoint.
     pub(super) fn of(&self, endpoint: &Endpoint) -> Result<Client, InvalidTls> {
+        self.speaking(endpoint.http_version, endpoint)
+    }
+
+    /// The client that asks for an endpoint's tokens. The version of HTTP is the receiver's, not the server's.
+    pub(super) fn for_tokens(&self, endpoint: &Endpoint) -> Result<Client, InvalidTls> {
+        self.speaking(HttpVersion::Auto, endpoint)
+    }
+
+    fn speaking(
+        &self,
+        http_version: HttpVersion,
+        endpoint: &Endpoint,
+    ) -> Result<Client, InvalidTls> {
         let way = Way {
             tls: digest(&endpoint.tls),
-            http_version: endpoint.http_version,
+            http_version,
             connect_timeout: endpoint
                 .connect_timeout
                 .unwrap_or(self.settings.connect_timeout),
@@ -196,7 +209,8 @@ fn unusable(_: &reqwest::Error) -> InvalidTls {
     }
 }
 
-fn digest(tls: &TlsIdentity) -> Option<[u8; 32]> {
+/// What tells one identity from another; nothing where that is nothing out of the ordinary.
+pub(super) fn digest(tls: &TlsIdentity) -> Option<[u8; 32]> {
     if tls.is_default() {
         return None;
     }

@@ -24,7 +24,7 @@ pub(super) fn outcome_of(error: &reqwest::Error, target: &TargetUrl) -> Outcome 
         Outcome::Unbuildable { detail }
     } else if error.is_dns() {
         Outcome::NameNotResolved { detail }
-    } else if causes(error).any(|cause| cause.is::<rustls::Error>()) {
+    } else if causes(error).any(is_of_tls) {
         Outcome::TlsFailed { detail }
     } else if error.is_connect() && error.is_timeout() {
         Outcome::NotConnected {
@@ -33,6 +33,14 @@ pub(super) fn outcome_of(error: &reqwest::Error, target: &TargetUrl) -> Outcome 
     } else {
         Outcome::NotConnected { detail }
     }
+}
+
+/// Whether a cause is of TLS. A receiver that misses a certificate says so only after the client's handshake is
+/// over, and then HTTP/2 keeps of the fault no more than its kind and its text. Of what a connection is read
+/// through, TLS alone makes faults of this kind.
+fn is_of_tls(cause: &(dyn Error + 'static)) -> bool {
+    let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    cause.is::<rustls::Error>() || kind == Some(io::ErrorKind::InvalidData)
 }
 
 /// The innermost cause. The outer ones only say that a request failed, and the outermost names the URL,

@@ -49,10 +49,11 @@ impl Registry {
             .map_err(failed("deleting an event type"))
     }
 
-    /// Every event type, by name.
+    /// Every event type, by name. One that is damaged has its name alone.
     pub async fn event_types(&self) -> Result<Vec<CataloguedType>, RegistryFault> {
         let (_, rows) = self.event_type_rows().await?;
-        rows.into_iter().map(EventTypeRow::open).collect()
+        let types = rows.into_iter().filter_map(EventTypeRow::open_or_set_aside);
+        Ok(types.collect())
     }
 
     /// The event type of this name.
@@ -68,10 +69,7 @@ impl Registry {
     /// The version of the registry, and all event types of exactly that version.
     pub async fn catalogue(&self) -> Result<(u64, Catalogue), RegistryFault> {
         let (version, rows) = self.event_type_rows().await?;
-        let types: Vec<_> = rows
-            .into_iter()
-            .map(EventTypeRow::open)
-            .collect::<Result<_, _>>()?;
+        let types = rows.into_iter().filter_map(EventTypeRow::open_or_set_aside);
         Ok((version, Catalogue::new(types)))
     }
 
@@ -83,6 +81,29 @@ impl Registry {
 }
 
 impl EventTypeRow {
+    /// The event type, or of one that is damaged its name: its events are accepted as they are, for a producer cannot
+    /// mend what is stored here.
+    fn open_or_set_aside(self) -> Option<CataloguedType> {
+        let name = self.name.clone();
+        let fault = match self.open() {
+            Ok(known) => return Some(known),
+            Err(fault) => fault,
+        };
+        let error = &fault as &dyn std::error::Error;
+        tracing::error!(
+            error,
+            "a stored event type is damaged: its events are accepted unchecked"
+        );
+        let bare = NewEventType {
+            name: name.parse().ok()?,
+            description: String::new(),
+            schema: None,
+            sample: None,
+            enforced: false,
+        };
+        bare.checked(Timestamp::UNIX_EPOCH).ok()
+    }
+
     fn open(self) -> Result<CataloguedType, RegistryFault> {
         let what = format!("the stored event type `{}`", self.name);
         let updated_at = Timestamp::from_microsecond(self.updated_at).map_err(damaged(&what))?;

@@ -108,6 +108,7 @@ fn failures() -> impl Strategy<Value = FailureHistory> {
         "connect",
         "tls",
         "timeout",
+        "token",
         "status_3xx",
         "status_4xx",
         "status_429",

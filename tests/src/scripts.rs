@@ -1,20 +1,35 @@
-//! Programs in Python, as services and receivers in other languages would be.
+//! Programs in Python and JavaScript, as services and receivers in other languages would be.
 
 use std::{
     io::Write as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
+use crate::languages::place;
+
 /// Runs a script of `tests/python` with input on stdin and returns what it printed. Panics when it fails.
 pub fn python(script: &str, arguments: &[&str], input: &[u8]) -> String {
-    let path = format!("{}/python/{script}", env!("CARGO_MANIFEST_DIR"));
-    let mut child = Command::new(interpreter())
-        .arg(&path)
+    let path = format!("python/{script}");
+    run(Command::new(interpreter()), &path, arguments, input)
+}
+
+/// The same with one of `tests/node`, which finds the packages that the example of a receiver has.
+pub fn node(script: &str, arguments: &[&str], input: &[u8]) -> String {
+    let example = Path::new(place("NODE_RECEIVER"));
+    let mut command = Command::new(place("NODE"));
+    command.env("NODE_PATH", example.with_file_name("node_modules"));
+    run(command, &format!("node/{script}"), arguments, input)
+}
+
+fn run(mut command: Command, script: &str, arguments: &[&str], input: &[u8]) -> String {
+    let mut child = command
+        .arg(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("Python runs");
+        .expect("the interpreter runs");
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
     stdin.write_all(input).expect("the script reads its input");
     drop(stdin);
