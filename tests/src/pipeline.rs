@@ -6,7 +6,7 @@ use fanfare_broker::Settings as BrokerSettings;
 use fanfare_cli::{Config, Ending, Fanfare, Role, Stop};
 use fanfare_journal::History;
 use fanfare_model::{Endpoint, EndpointId, EndpointState, Secret, TenantId};
-use fanfare_registry::{NewEndpoint, Registry, Snapshots};
+use fanfare_registry::{NewEndpoint, Registry, Rotation, Snapshots};
 use fanfare_testkit::{PlainAmqp, eventually, wall_clock};
 use tempfile::TempDir;
 use tokio::{
@@ -92,6 +92,18 @@ impl Pipeline {
             .expect("the store answers")
             .expect("the endpoint exists");
         self.wait_until_current().await;
+    }
+
+    /// Gives an endpoint another secret and waits until it takes effect.
+    pub async fn rotate_secret(&self, endpoint: &Endpoint, rotation: &Rotation) -> Endpoint {
+        let (tenant, id, now) = (&endpoint.tenant, endpoint.id, wall_clock().now());
+        let rotated = self
+            .registry
+            .rotate_secret(tenant, id, rotation, "test", now)
+            .await;
+        let rotated = rotated.expect("the secret is of the right kind");
+        self.wait_until_current().await;
+        rotated.expect("the endpoint exists")
     }
 
     /// The state of an endpoint, as the registry has it.

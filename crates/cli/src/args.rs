@@ -16,6 +16,8 @@ mod history;
 mod listen;
 mod outbox;
 mod publish;
+#[cfg(test)]
+mod refusals;
 mod resting;
 
 pub use self::{

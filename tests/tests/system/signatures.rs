@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fanfare_model::{Endpoint, Profile, RetiringSecret, SigningSecret};
-use fanfare_registry::NewEndpoint;
+use fanfare_model::{Endpoint, Profile, Secret, SigningSecret};
+use fanfare_registry::{NewEndpoint, Rotation};
 use fanfare_testkit::{ReceivedRequest, Receiver, TestBroker, Version, eventually, wall_clock};
 use fanfare_tests::{PATIENCE, Pipeline, node, python};
 
@@ -59,44 +59,50 @@ fn key_of(secret: &SigningSecret) -> String {
 async fn the_public_libraries_verify_what_is_delivered_also_while_secrets_change() {
     let (broker, receiver) = (TestBroker::new(Version::V4_3), Receiver::start().await);
     let pipeline = Pipeline::start(broker.settings()).await;
-    let now = wall_clock().now();
     let (old, newer) = (SigningSecret::generate(), SigningSecret::generate());
     let (old_pair, pair) = (
         SigningSecret::generate_private(),
         SigningSecret::generate_private(),
     );
-    let soon = now + Duration::from_secs(1);
-    let late = now + Duration::from_secs(3600);
-    // Who signs, who signed before and until when, and whose signatures are expected.
+    let (day, second) = (Rotation::DEFAULT_OVERLAP, Duration::from_secs(1));
+    // Who signs at first, who from then on and for how long beside the first, and whose signatures are expected.
     let cases = [
         ("/shared", &newer, None, vec![&newer]),
         ("/pair", &pair, None, vec![&pair]),
-        ("/rotating", &newer, Some((&old, late)), vec![&newer, &old]),
-        ("/rotated", &newer, Some((&old, soon)), vec![&newer]),
+        ("/rotating", &old, Some((&newer, day)), vec![&newer, &old]),
+        ("/rotated", &old, Some((&newer, second)), vec![&newer]),
         (
             "/rotating-pair",
-            &pair,
-            Some((&old_pair, late)),
+            &old_pair,
+            Some((&pair, day)),
             vec![&pair, &old_pair],
         ),
-        ("/rotated-pair", &pair, Some((&old_pair, soon)), vec![&pair]),
-        ("/to-a-pair", &pair, Some((&old, late)), vec![&pair, &old]),
+        (
+            "/rotated-pair",
+            &old_pair,
+            Some((&pair, second)),
+            vec![&pair],
+        ),
+        ("/to-a-pair", &old, Some((&pair, day)), vec![&pair, &old]),
     ];
-    for (path, secret, retiring, _) in &cases {
-        let retiring = retiring.map(|(secret, until)| RetiringSecret {
-            secret: secret.clone(),
-            until,
-        });
-        let adjust = |new: &mut NewEndpoint| {
-            new.secrets = vec![(*secret).clone()];
-            new.retiring = Vec::from_iter(retiring);
+    let mut overlaps_end = wall_clock().now();
+    for (path, first, rotation, _) in &cases {
+        let secrets = vec![(*first).clone()];
+        let adjust = |new: &mut NewEndpoint| new.secrets = secrets;
+        let url = receiver.url(path);
+        let endpoint = pipeline.register("t", &url, &["*"], adjust).await;
+        let Some((secret, overlap)) = *rotation else {
+            continue;
         };
-        pipeline
-            .register("t", &receiver.url(path), &["*"], adjust)
-            .await;
+        let secret = Some(Secret::new(secret.reveal()));
+        let rotation = Rotation { secret, overlap };
+        let rotated = pipeline.rotate_secret(&endpoint, &rotation).await;
+        if overlap == second {
+            overlaps_end = rotated.retiring[0].until;
+        }
     }
     eventually(PATIENCE, "the end of an overlap", async || {
-        (wall_clock().now() > soon).then_some(())
+        (wall_clock().now() > overlaps_end).then_some(())
     })
     .await;
     let amqp = pipeline.plain_amqp().await;

@@ -17,6 +17,9 @@ use crate::support::{PATIENCE, answered, call, call_within, egress, endpoint};
 
 const SECRET: &str = "hunter2 & co";
 
+/// As servers do, this one lets more time pass than it says: what is under way, and clocks that differ.
+const LEEWAY: Duration = Duration::from_secs(2);
+
 /// A server that gives tokens at `/token`, and receives at `/` with those that are good.
 struct Server {
     receiver: Receiver,
@@ -41,7 +44,7 @@ impl Server {
         let given = Arc::clone(&self.given);
         self.receiver.decide("/token", move |_| {
             let mut given = given.lock().unwrap();
-            given.push(Instant::now() + Duration::from_secs(seconds));
+            given.push(Instant::now() + Duration::from_secs(seconds) + LEEWAY);
             let token = format!("token-{}", given.len());
             let body =
                 json!({"access_token": token, "token_type": "bearer", "expires_in": seconds});
