@@ -2,6 +2,7 @@
 
 use std::{error::Error, io};
 
+use fanfare_deadletters::DeadLettersFault;
 use fanfare_journal::HistoryFault;
 use fanfare_producer::ProducerFault;
 use fanfare_registry::{InvalidEndpoint, RegistryFault};
@@ -51,6 +52,30 @@ impl From<HistoryFault> for Problem {
             Self::new(Code::HistoryUnavailable, detail)
         } else {
             tracing::error!(error, "the history could not be asked");
+            Self::internal()
+        }
+    }
+}
+
+impl From<DeadLettersFault> for Problem {
+    /// Logs a fault of ours: its text is not for callers.
+    fn from(fault: DeadLettersFault) -> Self {
+        let fault = match fault {
+            DeadLettersFault::Store(fault) => return fault.into(),
+            DeadLettersFault::Index(fault) => return fault.into(),
+            DeadLettersFault::Refused { why } => return Self::new(Code::InvalidRequest, &why),
+            DeadLettersFault::Broker { .. }
+            | DeadLettersFault::Publish(_)
+            | DeadLettersFault::Unconfirmed(_)
+            | DeadLettersFault::Unreadable { .. } => fault,
+        };
+        let error = &fault as &dyn Error;
+        if fault.is_transient() {
+            tracing::warn!(error, "a queue could not be looked into");
+            let detail = "RabbitMQ did not answer: try again";
+            Self::new(Code::QueueUnavailable, detail)
+        } else {
+            tracing::error!(error, "a queue could not be looked into");
             Self::internal()
         }
     }

@@ -14,7 +14,8 @@ use fanfare_journal::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use self::form::{ShownAttempt, ShownEvent, ShownFeedEntry, ShownHistory};
+pub(crate) use self::form::ShownAttempt;
+use self::form::{ShownEvent, ShownFeedEntry, ShownHistory};
 pub(crate) use self::query::Parameters;
 use self::query::{outcome, states};
 use crate::{

@@ -1,4 +1,5 @@
-//! The HTTP API: takes events in, administers endpoints, and reads history back.
+//! The HTTP API: takes events in, administers endpoints, reads history back, and deals with
+//! dead letters.
 //!
 //! Everything under `/v1` asks for an API key, but for the description of the API itself. Errors are
 //! problem details (RFC 9457) with a stable `code`.
@@ -10,6 +11,7 @@ mod settings;
 
 mod run;
 
+mod audit;
 mod endpoint_states;
 mod endpoints;
 mod event_types;
@@ -18,6 +20,8 @@ mod health;
 mod history;
 mod monitor;
 mod openapi;
+mod operations;
+mod resting;
 mod trials;
 
 mod announce;

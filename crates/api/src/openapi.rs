@@ -24,6 +24,8 @@ const API_KEY: &str = "api_key";
         (name = "endpoints", description = "The URLs that events are delivered to."),
         (name = "event types", description = "The optional catalogue of what events mean and look like."),
         (name = "history", description = "What happened to events, as far as it was recorded."),
+        (name = "resting messages", description = "Dead letters and whatever else waits for somebody to deal with it."),
+        (name = "audit", description = "Who changed what."),
         (name = "process", description = "For operators; asks for no key."),
     ),
     security(("api_key" = [])),

@@ -38,6 +38,8 @@ pub(crate) enum Code {
     UnknownEventType,
     SchemaMismatch,
     NoSuchEvent,
+    NoSuchMessage,
+    NoSuchOperation,
     EndpointDisabled,
     MethodNotAllowed,
     TooLarge,
@@ -45,6 +47,7 @@ pub(crate) enum Code {
     Overloaded,
     Unconfirmed,
     BrokerUnavailable,
+    QueueUnavailable,
     StoreUnavailable,
     HistoryUnavailable,
     TimedOut,
@@ -68,6 +71,8 @@ impl Code {
             Self::UnknownEventType => "unknown_event_type",
             Self::SchemaMismatch => "schema_mismatch",
             Self::NoSuchEvent => "no_such_event",
+            Self::NoSuchMessage => "no_such_message",
+            Self::NoSuchOperation => "no_such_operation",
             Self::EndpointDisabled => "endpoint_disabled",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
@@ -75,6 +80,7 @@ impl Code {
             Self::Overloaded => "overloaded",
             Self::Unconfirmed => "unconfirmed",
             Self::BrokerUnavailable => "broker_unavailable",
+            Self::QueueUnavailable => "queue_unavailable",
             Self::StoreUnavailable => "store_unavailable",
             Self::HistoryUnavailable => "history_unavailable",
             Self::TimedOut => "timed_out",
@@ -99,6 +105,8 @@ impl Code {
                 "the catalogue of event types does not accept the event"
             }
             Self::NoSuchEvent => "there is no such event",
+            Self::NoSuchMessage => "there is no such message",
+            Self::NoSuchOperation => "there is no such operation",
             Self::EndpointDisabled => "the endpoint is disabled",
             Self::MethodNotAllowed => "the method is not allowed at this path",
             Self::TooLarge => "the body is too large",
@@ -106,6 +114,7 @@ impl Code {
             Self::Overloaded => "there is no room for more events now",
             Self::Unconfirmed => "it is not known whether the event was stored",
             Self::BrokerUnavailable => "events cannot be stored now",
+            Self::QueueUnavailable => "the queue cannot be looked into now",
             Self::StoreUnavailable => "the store of endpoints and keys cannot be asked now",
             Self::HistoryUnavailable => "the history cannot be asked now",
             Self::TimedOut => "the request took too long",
@@ -127,7 +136,9 @@ impl Code {
             Self::NoSuchRoute
             | Self::NoSuchEndpoint
             | Self::NoSuchEventType
-            | Self::NoSuchEvent => StatusCode::NOT_FOUND,
+            | Self::NoSuchEvent
+            | Self::NoSuchMessage
+            | Self::NoSuchOperation => StatusCode::NOT_FOUND,
             Self::EndpointDisabled => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -135,6 +146,7 @@ impl Code {
             Self::Unconfirmed
             | Self::BatchUnfinished
             | Self::BrokerUnavailable
+            | Self::QueueUnavailable
             | Self::StoreUnavailable
             | Self::HistoryUnavailable
             | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,

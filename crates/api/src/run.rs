@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use fanfare_deadletters::Desk;
 use fanfare_journal::History;
 use fanfare_model::{Clock, EgressPolicy};
 use fanfare_producer::Producer;
@@ -24,12 +25,13 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Announcer, ApiFault, Health, Settings,
+    Announcer, ApiFault, Health, Settings, audit,
     auth::{KnownKeys, require_key},
     endpoint_states, endpoints, event_types, events, health, history,
     openapi::Document,
+    operations,
     problem::{Code, Problem},
-    trials,
+    resting, trials,
 };
 
 /// What the API works with.
@@ -40,6 +42,8 @@ pub struct Api {
     pub registry: Registry,
     /// Where it is read back what happened.
     pub history: History,
+    /// Where messages that rest are looked at, and dealt with.
+    pub desk: Desk,
     /// What this process routes and delivers by; nudged when the registry was changed here.
     pub snapshots: Snapshots,
     /// Tells other processes that the registry was changed here.
@@ -149,6 +153,15 @@ fn router(shared: &Arc<Shared>) -> Router {
             event_types::put,
             event_types::delete
         ))
+        .routes(routes!(resting::list))
+        .routes(routes!(resting::groups))
+        .routes(routes!(resting::show))
+        .routes(routes!(resting::act))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::show))
+        .routes(routes!(operations::messages))
+        .routes(routes!(operations::cancel))
+        .routes(routes!(audit::list))
         .routes(routes!(trials::test_filter))
         .routes(routes!(trials::render_template))
         .route_layer(check_key);

@@ -11,8 +11,9 @@ use std::{
 };
 
 use fanfare_model::{
-    AttemptRecord, Clock, Delivery, Event, HandledDelivery, JournalBatch, JournalEntry,
-    JournalWriterId, JournalledAttempts, OwedDelivery, RoutedEvent, Settlement, TraceContext,
+    ActedDelivery, AttemptRecord, Clock, Delivery, Event, HandledDelivery, JournalBatch,
+    JournalEntry, JournalWriterId, JournalledAttempts, OwedDelivery, RoutedEvent, Settlement,
+    TraceContext,
 };
 use fanfare_wire::encode_journal_batch;
 use opentelemetry::{
@@ -179,7 +180,17 @@ impl JournalWriter {
             owed,
             event,
         });
-        if !inner.write_and_wait(entry).await {
+        if !inner.write_and_wait([entry]).await {
+            inner.metrics.unconfirmed();
+        }
+    }
+
+    /// Writes what people or rules did with deliveries, and waits until the broker has it, as
+    /// [`JournalWriter::routed`] does.
+    pub async fn acted(&self, acted: Vec<ActedDelivery>) {
+        let Some(inner) = &self.0 else { return };
+        let entries = acted.into_iter().map(JournalEntry::Acted);
+        if !inner.write_and_wait(entries).await {
             inner.metrics.unconfirmed();
         }
     }
@@ -264,10 +275,14 @@ impl Inner {
         Some(accepted)
     }
 
-    /// Whether the broker has the entry.
-    async fn write_and_wait(&self, entry: JournalEntry) -> bool {
+    /// Whether the broker has all of the entries.
+    async fn write_and_wait(&self, entries: impl IntoIterator<Item = JournalEntry>) -> bool {
         let mut progress = self.progress.subscribe();
-        let Some(number) = self.accept(entry, true) else {
+        let mut last = Some(0);
+        for entry in entries {
+            last = last.and(self.accept(entry, true));
+        }
+        let Some(number) = last else {
             return false;
         };
         let decided = |progress: &Progress| progress.confirmed >= number || progress.is_stalled;
@@ -414,7 +429,7 @@ impl Metrics {
                 .with_description(description)
                 .build()
         };
-        Self {
+        let metrics = Self {
             batches: counter("fanfare_journal_batches", "Batches written to the journal"),
             entries: counter("fanfare_journal_entries", "Entries written to the journal"),
             dropped: counter(
@@ -423,10 +438,14 @@ impl Metrics {
             ),
             unconfirmed: counter(
                 "fanfare_journal_unconfirmed",
-                "Events that were acknowledged before the journal confirmed them",
+                "Waits for the journal's confirm that were given up",
             ),
             labels: [KeyValue::new("role", role.to_owned())],
-        }
+        };
+        // A counter that does not exist cannot be seen to grow.
+        metrics.dropped.add(0, &metrics.labels);
+        metrics.unconfirmed.add(0, &metrics.labels);
+        metrics
     }
 
     fn written(&self, entries: usize) {

@@ -27,6 +27,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(60);
 /// How long the ends of the journals are waited for. What is lost with them is noticed, and is no delivery.
 const JOURNALS_END_WITHIN: Duration = Duration::from_secs(5);
 
+/// The role in which people and rules tell the journal what they did with deliveries.
+pub(crate) const OPERATOR: &str = "operator";
+
 /// How a process is told to end.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
@@ -141,7 +144,7 @@ impl Fanfare {
         ));
         self.spawn_recorder(&mut behind, background.clone());
         let (history, journals) = (self.history.clone(), self.journals());
-        self.keep_dead_letters(&mut behind, &background);
+        self.keep_dead_letters(&mut behind, &journals, &background);
         let mut roles = JoinSet::new();
         let (snapshots, clock) = (self.snapshots.clone(), self.clock.clone());
         let diversions = self.spawn_roles(&mut roles, &journals)?;
@@ -155,9 +158,10 @@ impl Fanfare {
         let ended = supervise(roles, &stop, grace).await;
 
         // What the roles needed ends after them: first who listens, then the broker, then the stores.
-        journals.close().await;
+        journals.close_roles().await;
         background.cancel();
         while behind.join_next().await.is_some() {}
+        journals.operator.close(JOURNALS_END_WITHIN).await;
         broker.close().await;
         registry.close().await;
         history.close().await;
@@ -181,34 +185,57 @@ impl Fanfare {
     fn journals(&self) -> Journals {
         let process = named(self.config.dispatcher.clone()).id;
         let meter = self.metrics.meter("fanfare.journal");
-        let start = |role: Role| {
+        let start = |role: Role, name: &str| {
             if !self.roles.contains(&role) {
                 return JournalWriter::off();
             }
             let (settings, clock) = (&self.config.journal, self.clock.clone());
-            JournalWriter::start(&self.broker, settings, role.name(), &process, clock, &meter)
+            JournalWriter::start(&self.broker, settings, name, &process, clock, &meter)
         };
         Journals {
-            router: start(Role::Router),
-            dispatcher: start(Role::Dispatcher),
+            router: start(Role::Router, Role::Router.name()),
+            dispatcher: start(Role::Dispatcher, Role::Dispatcher.name()),
+            operator: start(Role::Api, OPERATOR),
         }
     }
 
     /// Where operations on what rests are asked for and carried out.
-    fn desk(&self) -> Desk {
+    fn desk(&self, journals: &Journals) -> Desk {
         let (registry, clock) = (self.registry.clone(), self.clock.clone());
         let settings = self.config.dead_letters.clone();
-        Desk::new(&self.broker, registry, clock, settings)
+        let desk = Desk::new(&self.broker, registry, clock, settings)
+            .journalling(journals.operator.clone());
+        match self.index() {
+            Some(index) => desk.indexed_by(index),
+            None => desk,
+        }
     }
 
-    /// With the role `api`, a process carries out what is asked for there.
-    fn keep_dead_letters(&self, behind: &mut JoinSet<()>, shutdown: &CancellationToken) {
+    /// The history, as far as it knows of dead letters: without journals, none.
+    fn index(&self) -> Option<History> {
+        self.config.journal.enabled.then(|| self.history.clone())
+    }
+
+    /// With the role `api`, a process carries out what is asked for there, and counts what rests.
+    fn keep_dead_letters(
+        &self,
+        behind: &mut JoinSet<()>,
+        journals: &Journals,
+        shutdown: &CancellationToken,
+    ) {
         if !self.roles.contains(&Role::Api) {
             return;
         }
         let metrics = fanfare_deadletters::Metrics::new(&self.metrics.meter("fanfare.deadletters"));
+        behind.spawn(fanfare_deadletters::watch(
+            self.broker.clone(),
+            self.index(),
+            metrics.clone(),
+            self.clock.clone(),
+            shutdown.clone(),
+        ));
         behind.spawn(fanfare_deadletters::keep(
-            self.desk().counting(metrics),
+            self.desk(journals).counting(metrics),
             self.snapshots.clone(),
             shutdown.clone(),
         ));
@@ -257,12 +284,13 @@ impl Fanfare {
                 async move { Ok(fanfare_dispatcher::run(dispatcher, terminate, abort).await?) },
             );
         }
-        roles.spawn(self.serve_http(terminate));
+        let desk = self.desk(journals);
+        roles.spawn(self.serve_http(desk, terminate));
         Ok(diversions)
     }
 
     /// Every process serves health and metrics; with the role `api` also the API.
-    async fn serve_http(self, terminate: CancellationToken) -> anyhow::Result<usize> {
+    async fn serve_http(self, desk: Desk, terminate: CancellationToken) -> anyhow::Result<usize> {
         let (broker, snapshots) = (self.broker.clone(), self.snapshots.clone());
         let health = Health::new()
             .with("broker", move || broker.is_ready())
@@ -278,6 +306,7 @@ impl Fanfare {
             settings: self.config.api.clone(),
             registry: self.registry,
             history: self.history,
+            desk,
             snapshots: self.snapshots,
             announcer,
             producer: Producer::on(&self.broker, self.clock.clone())
@@ -296,10 +325,12 @@ impl Fanfare {
 struct Journals {
     router: JournalWriter,
     dispatcher: JournalWriter,
+    operator: JournalWriter,
 }
 
 impl Journals {
-    async fn close(&self) {
+    /// Ends what roles tell. Who deals with dead letters tells something until it has ended.
+    async fn close_roles(&self) {
         tokio::join!(
             self.router.close(JOURNALS_END_WITHIN),
             self.dispatcher.close(JOURNALS_END_WITHIN),

@@ -5,9 +5,12 @@
 use std::{fmt, str::FromStr};
 
 use fanfare_broker::{Address, Held, Place, Topology};
-use fanfare_model::{Delivery, PartitionKey, Timestamp};
+use fanfare_model::{ActedDelivery, Delivery, DeliveryAction, EventKey, PartitionKey, Timestamp};
+use fanfare_registry::Operation;
 use fanfare_wire::{Envelope, decode_bundle, decode_dead_letter, encode_bundle, is_bundle};
 use serde::{Deserialize, Serialize};
+
+use crate::Entry;
 
 /// What can be done with messages that rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -85,6 +88,35 @@ pub(crate) fn consequence(
         }
         Action::Publish => again(held, topology),
     }
+}
+
+/// What the journal is told of a dead letter that was dealt with; nothing of other messages.
+pub(crate) fn told(
+    action: Action,
+    entry: &Entry,
+    operation: &Operation,
+    at: Timestamp,
+) -> Option<ActedDelivery> {
+    let (action, replay) = match action {
+        Action::Replay => (DeliveryAction::Replayed, entry.replay.saturating_add(1)),
+        Action::Discard => (DeliveryAction::Discarded, entry.replay),
+        Action::Publish => return None,
+    };
+    Some(ActedDelivery {
+        delivery: entry.delivery()?,
+        endpoint: entry.endpoint.as_deref()?.parse().ok()?,
+        event: EventKey {
+            tenant: entry.tenant.as_deref()?.parse().ok()?,
+            source: entry.event_source.clone()?,
+            id: entry.event_id.clone()?,
+            event_type: entry.event_type.as_deref()?.parse().ok()?,
+        },
+        replay,
+        at,
+        action,
+        actor: operation.actor.clone(),
+        operation: operation.id.to_string(),
+    })
 }
 
 fn to_partition(delivery: Delivery, topology: &Topology, now: Timestamp) -> (Address, Envelope) {

@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use fanfare_broker::{Broker, Place, Publisher};
+use fanfare_broker::{Broker, JournalWriter, Place, Publisher};
+use fanfare_journal::History;
 use fanfare_model::{Clock, Rate};
 use fanfare_registry::{
     NewOperation, Operation, OperationId, OperationPage, OperationState, Registry,
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    Action, DeadLettersFault, Filter, Settings, count,
+    Action, DeadLettersFault, Filter, Looked, Seen, Settings, View,
     pass::{self, Passed},
     settings::WINDOW,
 };
@@ -66,8 +67,10 @@ pub struct Desk {
     pub(crate) broker: Broker,
     pub(crate) publisher: Publisher,
     pub(crate) registry: Registry,
+    pub(crate) journal: JournalWriter,
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
+    view: View,
     pub(crate) metrics: Option<crate::Metrics>,
 }
 
@@ -76,8 +79,10 @@ impl Desk {
     pub fn new(broker: &Broker, registry: Registry, clock: Clock, settings: Settings) -> Self {
         Self {
             publisher: broker.publisher(),
+            view: View::of_queues(broker, &settings),
             broker: broker.clone(),
             registry,
+            journal: JournalWriter::off(),
             clock,
             settings,
             metrics: None,
@@ -93,19 +98,29 @@ impl Desk {
         }
     }
 
-    /// Where messages rest.
-    pub fn broker(&self) -> &Broker {
-        &self.broker
+    /// The desk, telling a journal what was done with which delivery.
+    #[must_use]
+    pub fn journalling(self, journal: JournalWriter) -> Self {
+        Self { journal, ..self }
+    }
+
+    /// The desk with an index of dead letters, to look at them by.
+    #[must_use]
+    pub fn indexed_by(self, history: History) -> Self {
+        Self {
+            view: self.view.indexed_by(history),
+            ..self
+        }
+    }
+
+    /// Looks at what rests.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     /// Where operations are kept.
     pub fn registry(&self) -> &Registry {
         &self.registry
-    }
-
-    /// How fast and how far.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
     }
 
     /// The most messages that a process which dies in the middle of a pass repeats.
@@ -114,11 +129,18 @@ impl Desk {
     }
 
     /// How many messages a request is for now. Nothing is done.
-    pub async fn dry_run(&self, request: &Request) -> Result<u64, DeadLettersFault> {
+    ///
+    /// The index may be behind, so where it has none the queue is asked.
+    pub async fn dry_run(&self, request: &Request) -> Result<Looked<u64>, DeadLettersFault> {
         check(request)?;
-        let at_most = self.settings.look_at_most;
-        let counted = count(&self.broker, request.place, &request.filter, at_most).await?;
-        Ok(counted.found)
+        let counted = self.view.count(request.place, &request.filter).await?;
+        match counted.seen {
+            Seen::Index { .. } if counted.found == 0 => {
+                let queue = self.view.past_the_index();
+                queue.count(request.place, &request.filter).await
+            }
+            Seen::Index { .. } | Seen::Queue { .. } => Ok(counted),
+        }
     }
 
     /// Writes down what is to be done. From now on it is carried out, by this process or another.

@@ -8,8 +8,11 @@ use fanfare_wire::{Envelope, HeaderValue, is_bundle};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+/// Why a message rests among dead letters that is none.
+pub(crate) const UNREADABLE: &str = "unreadable";
+
 /// A message that rests, without its payload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// What it is asked for by: of a dead letter the delivery's id, of another message a digest of it.
     pub id: String,
@@ -49,8 +52,8 @@ pub struct Entry {
     pub routing_key: String,
     /// The media type of the payload.
     pub content_type: Option<String>,
-    /// The bytes of the payload.
-    pub bytes: usize,
+    /// The bytes of the payload, where that was looked at.
+    pub bytes: Option<usize>,
 }
 
 impl Entry {
@@ -89,7 +92,6 @@ impl Entry {
             event_id: read.text("x-fanfare-event-id"),
             event_source: read.text("x-fanfare-event-source"),
             reason: read.text("x-fanfare-reason").unwrap_or_default(),
-            detail: None,
             attempts: read.number("x-fanfare-attempts"),
             replay: read.replay(),
             first_failed_at: read.moment("x-fanfare-first-failed-at"),
@@ -109,7 +111,7 @@ impl Entry {
         let event = (!is_bundle(envelope)).then(|| routing_key.split_once('.'));
         let (tenant, event_type) = event.flatten().unzip();
         let reason = match place {
-            Place::DeadLetters => "unreadable".to_owned(),
+            Place::DeadLetters => UNREADABLE.to_owned(),
             Place::Rejected => read
                 .text("x-fanfare-reason")
                 .or_else(|| read.text("x-first-death-reason"))
@@ -134,26 +136,11 @@ impl Entry {
         let traceparent = envelope.headers.text("traceparent");
         let trace = TraceContext::from_headers(traceparent, None);
         Self {
-            id: String::new(),
-            since: None,
-            tenant: None,
-            endpoint: None,
-            event_type: None,
-            event_id: None,
-            event_source: None,
-            reason: String::new(),
-            detail: None,
-            attempts: None,
-            replay: 0,
-            first_failed_at: None,
-            last_failed_at: None,
-            last_class: None,
-            last_status: None,
-            last_error: None,
             trace_id: trace.trace_id().map(str::to_owned),
             routing_key,
             content_type: envelope.properties.content_type.clone(),
-            bytes: envelope.body.len(),
+            bytes: Some(envelope.body.len()),
+            ..Self::default()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong with an operation on resting messages.
 
 use fanfare_broker::{BrokerFault, Place, PublishFault};
+use fanfare_journal::HistoryFault;
 use fanfare_registry::{OperationId, RegistryFault};
 
 /// A fault of an operation on resting messages. Nothing was lost: what is not done yet is still in its queue.
@@ -17,6 +18,9 @@ pub enum DeadLettersFault {
     /// The store in which operations are kept refused or failed.
     #[error("using the store of operations")]
     Store(#[from] RegistryFault),
+    /// The index of dead letters refused or failed.
+    #[error("using the index of dead letters")]
+    Index(#[from] HistoryFault),
     /// RabbitMQ did not confirm what an operation published.
     #[error("publishing for an operation")]
     Publish(#[source] PublishFault),
@@ -49,6 +53,7 @@ impl DeadLettersFault {
         match self {
             Self::Broker { source, .. } => source.is_transient(),
             Self::Store(fault) => fault.is_transient(),
+            Self::Index(fault) => fault.is_transient(),
             Self::Publish(fault) => fault.is_transient(),
             Self::Unconfirmed(_) => true,
             Self::Unreadable { .. } | Self::Refused { .. } => false,

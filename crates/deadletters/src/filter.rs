@@ -1,9 +1,10 @@
 //! Which of the messages that rest are meant.
 
+use fanfare_journal::LetterFilter;
 use fanfare_model::{EndpointId, EventTypePattern, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::Entry;
+use crate::{Entry, entry::UNREADABLE};
 
 /// Which messages are meant: those for which every condition holds. Without a condition, all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,25 @@ impl Filter {
             _ if self.ids.len() > Self::MOST_IDS => Err(InvalidFilter::TooManyIds(Self::MOST_IDS)),
             _ => Ok(()),
         }
+    }
+
+    /// The same for the index of dead letters; `None` when messages may be meant that are not in it.
+    pub(crate) fn in_index(&self) -> Option<LetterFilter> {
+        if self.reason.as_deref() == Some(UNREADABLE) {
+            return None;
+        }
+        let ids = self.ids.iter().map(|id| id.parse().ok());
+        Some(LetterFilter {
+            ids: ids.collect::<Option<Vec<_>>>()?,
+            tenant: self.tenant.clone(),
+            endpoint: self.endpoint,
+            event_type: self.event_type.clone(),
+            reason: self.reason.clone(),
+            not_reasons: self.not_reasons.clone(),
+            status: self.status,
+            before: self.before,
+            after: self.after,
+        })
     }
 
     /// Whether a message is meant. What a message does not say of itself fulfils no condition.
@@ -142,6 +162,22 @@ mod tests {
         );
         check(|f| f.before = at(100), false);
         check(|f| f.after = at(101), false);
+    }
+
+    #[test]
+    fn the_index_is_not_asked_for_what_it_cannot_have() {
+        let in_index = |filter: Filter| filter.in_index().is_some();
+        assert!(in_index(Filter::default()));
+        let ids = |id: &str| Filter {
+            ids: vec![id.to_owned()],
+            ..Filter::default()
+        };
+        assert!(in_index(ids(&dead_letter("t", "gone", 1).id)));
+        assert!(!in_index(ids("msg_00000000000000000000000000000001")));
+        assert!(!in_index(Filter {
+            reason: Some(UNREADABLE.to_owned()),
+            ..Filter::default()
+        }));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use fanfare_journal::LetterGroup;
 use fanfare_model::Timestamp;
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::Entry;
@@ -51,6 +53,25 @@ impl GroupBy {
             Self::Type => entry.event_type.clone(),
             Self::Reason => Some(entry.reason.clone()),
             Self::Age => entry.since.map(|since| age(since, now).to_owned()),
+        }
+    }
+}
+
+impl Group {
+    /// A group as the index has it.
+    pub(crate) fn of_letters(by: &[GroupBy], group: LetterGroup) -> Self {
+        let value = |by: &GroupBy| match by {
+            GroupBy::Endpoint => group.endpoint.map(|endpoint| endpoint.to_string()),
+            GroupBy::Tenant => group.tenant.as_ref().map(|tenant| tenant.to_string()),
+            GroupBy::Type => group.event_type.clone(),
+            GroupBy::Reason => group.reason.clone(),
+            GroupBy::Age => group.age.and_then(|age| Some(AGES.get(age)?.1.to_owned())),
+        };
+        Self {
+            by: by.iter().map(|by| (*by, value(by))).collect(),
+            count: group.count,
+            oldest: Some(group.oldest),
+            newest: Some(group.newest),
         }
     }
 }
@@ -122,14 +143,25 @@ impl Grouping {
     }
 }
 
+/// Ages, by the seconds below which each lies.
+const AGES: [(i64, &str); 4] = [
+    (3600, "under 1h"),
+    (86_400, "1h to 1d"),
+    (604_800, "1d to 7d"),
+    (i64::MAX, "over 7d"),
+];
+
 fn age(since: Timestamp, now: Timestamp) -> &'static str {
-    const HOUR: i64 = 3600;
-    match now.as_second() - since.as_second() {
-        ..HOUR => "under 1h",
-        HOUR..86_400 => "1h to 1d",
-        86_400..604_800 => "1d to 7d",
-        _ => "over 7d",
-    }
+    let seconds = now.as_second() - since.as_second();
+    let age = AGES.iter().find(|(below, _)| seconds < *below);
+    age.map_or("over 7d", |(_, name)| name)
+}
+
+/// The moments between which ages change.
+pub(crate) fn moments(now: Timestamp) -> Vec<Timestamp> {
+    let bounds = AGES.iter().filter(|(below, _)| *below < i64::MAX);
+    let ago = |(below, _): &(i64, &str)| now.checked_sub(SignedDuration::from_secs(*below));
+    bounds.filter_map(|bound| ago(bound).ok()).collect()
 }
 
 #[cfg(test)]

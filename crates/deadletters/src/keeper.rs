@@ -9,12 +9,13 @@ use fanfare_broker::{Inbox, Message, Place};
 use fanfare_model::{EndpointId, EndpointState, TenantId};
 use fanfare_registry::Snapshots;
 use fanfare_wire::{Envelope, EventLimits, decode_event};
+use jiff::SignedDuration;
 use serde::Deserialize;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{DeadLettersFault, Desk, Request, rules};
+use crate::{DeadLettersFault, Desk, Request, Seen, rules};
 
 /// How often it is looked whether something was asked for.
 const LOOKING: Duration = Duration::from_secs(2);
@@ -24,6 +25,9 @@ const AFTER_FAULT: Duration = Duration::from_secs(10);
 
 /// How often old dead letters are looked for, if they are to be discarded.
 const LOOKING_FOR_OLD: Duration = Duration::from_secs(600);
+
+/// By how many seconds an index is behind that no rule relies on. Journals show signs of life every 30 seconds.
+const FAR_BEHIND: i64 = 90;
 
 /// Carries out operations and rules until `shutdown`. A lost broker or store is waited for.
 pub async fn keep(desk: Desk, snapshots: Snapshots, shutdown: CancellationToken) {
@@ -149,10 +153,31 @@ async fn discard_old(desk: &Desk, shutdown: &CancellationToken) {
     }
 }
 
+/// How many messages a request is for: by the index, unless that is far behind.
+async fn count(desk: &Desk, request: &Request) -> Result<u64, DeadLettersFault> {
+    let (place, filter) = (request.place, &request.filter);
+    let counted = desk.view().count(place, filter).await?;
+    let is_behind = match counted.seen {
+        Seen::Index { as_of, .. } => {
+            desk.clock.now().duration_since(as_of) > SignedDuration::from_secs(FAR_BEHIND)
+        }
+        Seen::Queue { .. } => false,
+    };
+    if is_behind {
+        return Ok(desk
+            .view()
+            .past_the_index()
+            .count(place, filter)
+            .await?
+            .found);
+    }
+    Ok(counted.found)
+}
+
 /// Asks for what a rule says, if there is anything that it is for.
 async fn ask(desk: &Desk, request: Request) {
     let asked = async {
-        let expected = desk.dry_run(&request).await?;
+        let expected = count(desk, &request).await?;
         if expected == 0 {
             return Ok(None);
         }

@@ -1,7 +1,7 @@
 //! Looks into the queues in which messages rest. Nothing is taken out and nothing is published.
 //!
-//! The queue is read, not an index of it, so what is shown is what there is. A look holds what it sees
-//! until it ends: another look or a pass at the same moment sees the rest.
+//! What is shown is what there is. A look holds what it sees until it ends: another look or a pass at the
+//! same moment sees the rest.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -9,7 +9,7 @@ use fanfare_broker::{Broker, Held, Place};
 use fanfare_model::Timestamp;
 use fanfare_wire::Envelope;
 
-use crate::{DeadLettersFault, Entry, Filter, Group, GroupBy, group::Grouping};
+use crate::{DeadLettersFault, Entry, Filter};
 
 /// After how long without a message RabbitMQ is asked whether there are more. What another look or a
 /// lost connection gives back takes a moment to be there again.
@@ -20,34 +20,36 @@ const PATIENCE: u32 = 25;
 
 /// What a look saw.
 #[derive(Debug)]
-pub struct Looked<T> {
+pub(crate) struct Saw<T> {
     /// What was asked for.
-    pub found: T,
+    pub(crate) found: T,
     /// How many messages were looked at.
-    pub looked_at: u64,
+    pub(crate) looked_at: u64,
     /// Whether that was all there were.
-    pub complete: bool,
+    pub(crate) complete: bool,
 }
 
-/// One message, with its payload.
-#[derive(Debug)]
-pub struct Found {
-    /// What it says of itself.
-    pub entry: Entry,
-    /// The message.
-    pub envelope: Envelope,
+impl<T> Saw<T> {
+    pub(crate) fn with<U>(self, found: U) -> Saw<U> {
+        Saw {
+            found,
+            looked_at: self.looked_at,
+            complete: self.complete,
+        }
+    }
 }
 
 /// The messages that a filter means, those that rest longest first, after the one that `after` names.
-pub async fn list(
+pub(crate) async fn list(
     broker: &Broker,
     place: Place,
     filter: &Filter,
     after: Option<(Timestamp, String)>,
-    (limit, look_at_most): (usize, u32),
-) -> Result<Looked<Vec<Entry>>, DeadLettersFault> {
+    limit: usize,
+    look_at_most: u32,
+) -> Result<Saw<Vec<Entry>>, DeadLettersFault> {
     let mut found: Vec<Entry> = Vec::new();
-    let (looked_at, complete) = look(broker, place, look_at_most, |entry, _| {
+    let saw = look(broker, place, look_at_most, |entry, _| {
         let is_next = after.as_ref().is_none_or(|after| position(&entry) > *after);
         if is_next && filter.matches(&entry) {
             found.push(entry);
@@ -59,78 +61,55 @@ pub async fn list(
     })
     .await?;
     keep_first(&mut found, limit);
-    Ok(Looked {
-        found,
-        looked_at,
-        complete,
-    })
+    Ok(saw.with(found))
 }
 
 /// How many messages a filter means.
-pub async fn count(
+pub(crate) async fn count(
     broker: &Broker,
     place: Place,
     filter: &Filter,
     look_at_most: u32,
-) -> Result<Looked<u64>, DeadLettersFault> {
+) -> Result<Saw<u64>, DeadLettersFault> {
     let mut found = 0;
-    let (looked_at, complete) = look(broker, place, look_at_most, |entry, _| {
-        found += u64::from(filter.matches(&entry));
-        ControlFlow::Continue(())
+    let saw = each(broker, place, look_at_most, |entry| {
+        found += u64::from(filter.matches(entry));
     })
     .await?;
-    Ok(Looked {
-        found,
-        looked_at,
-        complete,
-    })
+    Ok(saw.with(found))
 }
 
-/// The messages that a filter means, counted by what they have in common; the largest group first.
-pub async fn group(
-    broker: &Broker,
-    place: Place,
-    filter: &Filter,
-    (by, now): (&[GroupBy], Timestamp),
-    look_at_most: u32,
-) -> Result<Looked<Vec<Group>>, DeadLettersFault> {
-    let mut grouping = Grouping::new(by, now);
-    let (looked_at, complete) = look(broker, place, look_at_most, |entry, _| {
-        if filter.matches(&entry) {
-            grouping.add(&entry);
-        }
-        ControlFlow::Continue(())
-    })
-    .await?;
-    Ok(Looked {
-        found: grouping.finish(),
-        looked_at,
-        complete,
-    })
-}
-
-/// The message of this id, with its payload.
-pub async fn find(
+/// The message of this id.
+pub(crate) async fn find(
     broker: &Broker,
     place: Place,
     id: &str,
     look_at_most: u32,
-) -> Result<Looked<Option<Found>>, DeadLettersFault> {
+) -> Result<Saw<Option<(Entry, Envelope)>>, DeadLettersFault> {
     let mut found = None;
-    let (looked_at, complete) = look(broker, place, look_at_most, |entry, held| {
+    let saw = look(broker, place, look_at_most, |entry, held| {
         if entry.id != id {
             return ControlFlow::Continue(());
         }
-        let envelope = held.envelope.clone();
-        found = Some(Found { entry, envelope });
+        found = Some((entry, held.envelope.clone()));
         ControlFlow::Break(())
     })
     .await?;
-    Ok(Looked {
-        found,
-        looked_at,
-        complete,
+    Ok(saw.with(found))
+}
+
+/// Shows every message that is there now, at most so many.
+pub(crate) async fn each(
+    broker: &Broker,
+    place: Place,
+    at_most: u32,
+    mut see: impl FnMut(&Entry),
+) -> Result<Saw<()>, DeadLettersFault> {
+    look(broker, place, at_most, |entry, _| {
+        see(&entry);
+        ControlFlow::Continue(())
     })
+    .await
 }
 
 /// Where an entry stands in a list.
@@ -144,13 +123,13 @@ fn keep_first(entries: &mut Vec<Entry>, limit: usize) {
     entries.truncate(limit);
 }
 
-/// Shows every message that is there now, at most so many, and says how many it saw and whether that is all.
-pub(crate) async fn look(
+/// Shows every message that is there now, at most so many, until `see` has seen enough.
+async fn look(
     broker: &Broker,
     place: Place,
     at_most: u32,
     mut see: impl FnMut(Entry, &Held) -> ControlFlow<()>,
-) -> Result<(u64, bool), DeadLettersFault> {
+) -> Result<Saw<()>, DeadLettersFault> {
     let fault = DeadLettersFault::broker(place);
     let mut holder = broker.look_into(place).await.map_err(&fault)?;
     let (mut seen, mut silences) = (0, 0);
@@ -171,5 +150,9 @@ pub(crate) async fn look(
         }
     };
     holder.close().await.map_err(&fault)?;
-    Ok((seen, complete))
+    Ok(Saw {
+        found: (),
+        looked_at: seen,
+        complete,
+    })
 }

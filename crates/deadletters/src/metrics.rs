@@ -2,37 +2,28 @@
 
 use std::{
     collections::BTreeMap,
-    ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use fanfare_broker::{Broker, BrokerFault, Place, QueueCounts};
+use fanfare_journal::{History, HistoryFault, LetterFilter, LetterKey};
 use fanfare_model::{Clock, Timestamp};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Meter},
 };
-use tokio::time::{self, Instant};
+use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    Action, look,
-    tally::{Sum, Tally},
+    Action,
+    tally::{self, Sum},
 };
 
-/// How often the depths of queues are read.
+/// How often queues and dead letters are counted.
 const COUNTING: Duration = Duration::from_secs(15);
-
-/// How often dead letters are counted by reason and tenant at most.
-const TALLYING: Duration = Duration::from_secs(60);
-
-/// The longest queue of dead letters that is read for its numbers. Of a longer one, this many are.
-const TALLIED: u32 = 50_000;
-
-/// How many times longer than a count by reason and tenant takes the next one is waited for.
-const REST: u32 = 50;
 
 /// The numbers of the queues. Cheap to clone; clones share them.
 #[derive(Clone)]
@@ -146,8 +137,7 @@ impl Metrics {
                     observer.observe(0, &[]);
                 }
                 for (key, sum) in &state.dead_letters {
-                    let Some(oldest) = sum.oldest else { continue };
-                    let age = u64::try_from(now.as_second() - oldest.as_second());
+                    let age = u64::try_from(now.as_second() - sum.oldest.as_second());
                     observer.observe(age.unwrap_or_default(), &labels(key));
                 }
             })
@@ -185,28 +175,33 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
         .expect("nobody panics while holding the numbers")
 }
 
-/// Reads the depths of the queues, and counts dead letters by reason and tenant, until `shutdown`.
+/// Reads the depths of the queues from RabbitMQ, and counts dead letters by reason and tenant in their index,
+/// until `shutdown`.
 ///
 /// What cannot be read keeps its last value; the log says so.
-pub async fn watch(broker: Broker, metrics: Metrics, clock: Clock, shutdown: CancellationToken) {
-    let mut next_tally = Instant::now();
-    while !shutdown.is_cancelled() {
-        let round = async {
+pub async fn watch(
+    broker: Broker,
+    index: Option<History>,
+    metrics: Metrics,
+    clock: Clock,
+    shutdown: CancellationToken,
+) {
+    let watching = async {
+        loop {
             if let Err(fault) = count_queues(&broker, &metrics).await {
                 let error = &fault as &dyn std::error::Error;
                 warn!(error, "the depths of queues could not be read");
             }
-            if Instant::now() >= next_tally {
-                let began = Instant::now();
-                tally(&broker, &metrics, &clock).await;
-                next_tally = Instant::now() + TALLYING.max(began.elapsed() * REST);
+            if let Some(index) = &index
+                && let Err(fault) = count_letters(index, &metrics, clock.now()).await
+            {
+                let error = &fault as &dyn std::error::Error;
+                warn!(error, "dead letters could not be counted");
             }
             time::sleep(COUNTING).await;
-        };
-        if shutdown.run_until_cancelled(round).await.is_none() {
-            return;
         }
-    }
+    };
+    shutdown.run_until_cancelled(watching).await;
 }
 
 async fn count_queues(broker: &Broker, metrics: &Metrics) -> Result<(), BrokerFault> {
@@ -257,21 +252,15 @@ async fn count_queues(broker: &Broker, metrics: &Metrics) -> Result<(), BrokerFa
     Ok(())
 }
 
-async fn tally(broker: &Broker, metrics: &Metrics, clock: &Clock) {
-    let mut tally = Tally::default();
-    let looked = look::look(broker, Place::DeadLetters, TALLIED, |entry, _| {
-        tally.add(&entry);
-        ControlFlow::Continue(())
-    });
-    match looked.await {
-        Ok(_) => {
-            let mut state = lock(&metrics.state);
-            state.dead_letters = tally.bounded();
-            state.now = Some(clock.now());
-        }
-        Err(fault) => {
-            let error = &fault as &dyn std::error::Error;
-            warn!(error, "dead letters could not be counted");
-        }
-    }
+async fn count_letters(
+    index: &History,
+    metrics: &Metrics,
+    now: Timestamp,
+) -> Result<(), HistoryFault> {
+    let by = [LetterKey::Reason, LetterKey::Tenant];
+    let groups = index.letter_groups(&LetterFilter::default(), &by).await?;
+    let mut state = lock(&metrics.state);
+    state.dead_letters = tally::bounded(&groups);
+    state.now = Some(now);
+    Ok(())
 }

@@ -1,8 +1,10 @@
 //! The numbers that the dispatcher owns. Labels are bounded: ids live in logs and history.
 
-use std::time::Duration;
+use std::{collections::HashSet, sync::Mutex, time::Duration};
 
-use fanfare_model::{Delivery, DisabledReason, FailureClass, Settlement};
+use fanfare_model::{
+    DeadLetterReason, Delivery, DisabledReason, FailureClass, Settlement, TenantId,
+};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter},
@@ -19,6 +21,8 @@ pub(crate) struct Metrics {
     attempt_seconds: Histogram<f64>,
     end_to_end_seconds: Histogram<f64>,
     settlements: Counter<u64>,
+    dead_letters: Counter<u64>,
+    tenants: Tenants,
     hops: Counter<u64>,
     waits: Counter<u64>,
     floods: Counter<u64>,
@@ -62,6 +66,8 @@ impl Metrics {
                 "fanfare_dispatcher_settlements",
                 "What became of deliveries, by settlement and reason",
             ),
+            dead_letters: dead_letters(meter),
+            tenants: Tenants::default(),
             hops: counter(
                 "fanfare_dispatcher_hops",
                 "Hops in the delay line, by kind of wait: `retry`, `deferral` or `schedule`",
@@ -120,6 +126,15 @@ impl Metrics {
         self.settlements.add(1, &labels);
     }
 
+    /// A dead letter is in its queue.
+    pub(crate) fn buried(&self, reason: DeadLetterReason, tenant: &TenantId) {
+        let labels = [
+            KeyValue::new("reason", reason.name()),
+            KeyValue::new("tenant", self.tenants.label(tenant)),
+        ];
+        self.dead_letters.add(1, &labels);
+    }
+
     pub(crate) fn circuit(&self, change: &'static str) {
         self.circuits.add(1, &[KeyValue::new("change", change)]);
     }
@@ -143,6 +158,30 @@ impl Metrics {
         self.hops.add(1, &label);
         if begins {
             self.waits.add(1, &label);
+        }
+    }
+}
+
+/// Which tenants have a label of their own: the first ones that come up in this process.
+#[derive(Default)]
+struct Tenants(Mutex<HashSet<TenantId>>);
+
+impl Tenants {
+    const MOST: usize = 50;
+    /// No tenant can have this name.
+    const OTHERS: &str = "(other)";
+
+    fn label(&self, tenant: &TenantId) -> String {
+        let mut known = self
+            .0
+            .lock()
+            .expect("nobody panics while holding the tenants");
+        if known.len() < Self::MOST {
+            known.insert(tenant.clone());
+        }
+        match known.contains(tenant) {
+            true => tenant.to_string(),
+            false => Self::OTHERS.to_owned(),
         }
     }
 }
@@ -188,6 +227,15 @@ fn in_flight(meter: &Meter) -> UpDownCounter<i64> {
         .build()
 }
 
+fn dead_letters(meter: &Meter) -> Counter<u64> {
+    meter
+        .u64_counter("fanfare_dispatcher_dead_letters")
+        .with_description(
+            "Dead letters made, by reason and tenant; tenants beyond the first fifty share a label",
+        )
+        .build()
+}
+
 fn owned(meter: &Meter) -> Gauge<u64> {
     meter
         .u64_gauge("fanfare_dispatcher_partitions_owned")
@@ -212,6 +260,18 @@ mod tests {
 
     use super::*;
     use crate::samples::{at, delivery};
+
+    #[test]
+    fn tenants_beyond_the_first_fifty_share_a_label() {
+        let tenants = Tenants::default();
+        for _ in 0..2 {
+            for number in 0..60 {
+                let tenant: TenantId = format!("t{number}").parse().unwrap();
+                let label = tenants.label(&tenant);
+                assert_eq!(label == Tenants::OTHERS, number >= 50, "{label}");
+            }
+        }
+    }
 
     #[test]
     fn the_kind_of_a_wait_can_be_told_from_the_delivery() {

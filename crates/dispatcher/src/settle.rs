@@ -200,6 +200,7 @@ impl Settler {
             None => delivery,
         };
         let told = operational::dead_lettered(&delivery, reason, now);
+        let tenant = delivery.event.tenant.clone();
         let letter = encode_dead_letter(&DeadLetter {
             delivery,
             reason,
@@ -207,6 +208,7 @@ impl Settler {
         });
         let address = self.topology.dead_address();
         self.publisher.publish_patiently(&address, letter).await?;
+        self.metrics.buried(reason, &tenant);
         if let Some(event) = told {
             self.reports.tell(event);
         }

@@ -6,10 +6,9 @@ use fanfare_model::{DatabaseLocation, EndpointId, EventKey, TenantId};
 use tokio::sync::OnceCell;
 
 use crate::{
-    AttemptEntry, AttemptFilter, DeliveryFilter, DeliveryGroup, DeliveryRecord, EventFilter,
-    EventHistory, EventRecord, FeedCursor, FeedEntry, Gap, HistoryFault, OwedEvent, Page, Progress,
-    Settings,
-    rows::{AttemptRow, DeliveryRow, EventRow, GapRow, GroupRow, NewAttempt, ProgressRow},
+    AttemptEntry, AttemptFilter, DeliveryFilter, DeliveryRecord, EventFilter, EventHistory,
+    EventRecord, FeedCursor, FeedEntry, Gap, HistoryFault, OwedEvent, Page, Progress, Settings,
+    rows::{AttemptRow, DeliveryRow, EventRow, GapRow, NewAttempt, ProgressRow},
     search::{self, Order},
     statement::Statement,
     store::{Row, Store},
@@ -175,16 +174,6 @@ impl History {
         Ok(entries.collect())
     }
 
-    /// Dead letters by tenant, endpoint, type and reason, as far as they are recorded. The truth is in their queue.
-    pub async fn dead_letter_groups(
-        &self,
-        tenant: Option<&TenantId>,
-    ) -> Result<Vec<DeliveryGroup>, HistoryFault> {
-        let found = search::dead_letter_groups(tenant);
-        self.find::<GroupRow, _>("grouping dead letters", found)
-            .await
-    }
-
     /// What is missing, the latest first.
     pub async fn gaps(&self, limit: u32) -> Result<Vec<Gap>, HistoryFault> {
         let mut found = Statement::new(
@@ -262,7 +251,7 @@ impl History {
         Ok(deliveries)
     }
 
-    async fn find<R, T>(
+    pub(crate) async fn find<R, T>(
         &self,
         doing: &'static str,
         statement: Statement,
@@ -275,7 +264,7 @@ impl History {
         rows.into_iter().map(T::try_from).collect()
     }
 
-    async fn rows<R: Row>(
+    pub(crate) async fn rows<R: Row>(
         &self,
         doing: &'static str,
         statement: Statement,

@@ -9,6 +9,7 @@
 
 mod feed;
 mod history;
+mod letters;
 mod records;
 mod search;
 
@@ -30,11 +31,12 @@ mod settings;
 pub use error::HistoryFault;
 pub use feed::{FeedFilter, FeedPart, InvalidOutcome, InvalidState};
 pub use history::History;
+pub use letters::{Letter, LetterFilter, LetterGroup, LetterKey};
 pub use record::{Counts, MissingOffsets, Portion, Recorded};
 pub use recorder::{Recorder, record_journal};
 pub use records::{
-    AttemptEntry, Cursor, DeliveryGroup, DeliveryRecord, EventHistory, EventRecord, FeedCursor,
-    FeedEntry, Gap, GapKind, InvalidCursor, LastFailure, OwedEvent, Progress,
+    AttemptEntry, Cursor, DeliveryRecord, EventHistory, EventRecord, FeedCursor, FeedEntry, Gap,
+    GapKind, InvalidCursor, LastFailure, OwedEvent, Progress,
 };
 pub use search::{AttemptFilter, DeliveryFilter, EventFilter, OutcomeFilter, Page, StateFilter};
 pub use settings::Settings;

@@ -48,7 +48,7 @@ impl Metrics {
                 observer.observe(seconds.max(0.0), &[]);
             })
             .build();
-        Self {
+        let metrics = Self {
             batches: counter(
                 "fanfare_recorder_batches",
                 "Batches of the journal that were recorded",
@@ -64,7 +64,11 @@ impl Metrics {
             ),
             lag,
             _lag_seconds: lag_seconds,
-        }
+        };
+        // A counter that does not exist cannot be seen to grow.
+        metrics.recorded(&Counts::default(), None);
+        metrics.failures.add(0, &[]);
+        metrics
     }
 
     pub(crate) fn waits_since(&self, moment: Option<Timestamp>) {

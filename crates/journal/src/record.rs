@@ -140,13 +140,38 @@ async fn record(mut change: Change, portion: &Portion) -> sqlx::Result<Recorded>
 }
 
 /// A transaction under way.
-struct Recording {
+pub(crate) struct Recording {
     change: Change,
     next_seq: i64,
     rows: u64,
 }
 
 impl Recording {
+    /// A transaction that writes what no journal told, and waits for those that record.
+    pub(crate) async fn beside_the_journal(mut change: Change) -> sqlx::Result<Self> {
+        let take =
+            Statement::new("UPDATE journal_state SET next_seq = next_seq RETURNING next_seq");
+        let taken: Vec<(i64,)> = change.fetch(take).await?;
+        let (next_seq,) = taken.first().copied().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Self {
+            change,
+            next_seq,
+            rows: 0,
+        })
+    }
+
+    pub(crate) async fn finish_beside_the_journal(mut self) -> sqlx::Result<()> {
+        let mut finish = Statement::new("UPDATE journal_state SET next_seq = ");
+        finish.bind(self.next_seq);
+        self.change.execute(finish).await?;
+        self.change.commit().await
+    }
+
+    /// How many rows were written.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     fn number(&mut self) -> i64 {
         let number = self.next_seq;
         self.next_seq += 1;
@@ -155,20 +180,19 @@ impl Recording {
 
     async fn take_in(&mut self, taken: TakenIn) -> sqlx::Result<()> {
         let mut days: HashMap<i64, [i64; 3]> = HashMap::new();
-        let mut seqs = self.known_events(&taken).await?;
         for event in &taken.routed {
             let day = days.entry(day_of(event.at)).or_default();
             *day = [day[0] + 1, day[1], day[2] + event.bytes()];
         }
-        self.insert_events(&taken.routed, &mut seqs).await?;
-        let stubs = stubs(&taken, &seqs);
-        self.insert_events(&stubs, &mut seqs).await?;
+        let seqs = self.name_events(&taken).await?;
 
         let deliveries: Vec<_> = taken.deliveries.values().collect();
         for delivery in &deliveries {
             days.entry(day_of(delivery.at)).or_default()[2] += NewDelivery::BYTES;
         }
-        self.insert_deliveries(&deliveries, &seqs).await?;
+        let supersedes = |insert: &mut Statement| _ = insert.push(SUPERSEDES);
+        self.insert_deliveries(&deliveries, &seqs, &supersedes)
+            .await?;
 
         let mut attempts = taken.attempts;
         for attempt in &mut attempts {
@@ -180,6 +204,18 @@ impl Recording {
         self.rows += u64::try_from(attempts.len()).unwrap_or(u64::MAX);
         self.change.insert_attempts(&attempts).await?;
         self.note_days(days).await
+    }
+
+    /// Writes the events that are not known yet, and returns the numbers of all.
+    pub(crate) async fn name_events(
+        &mut self,
+        taken: &TakenIn,
+    ) -> sqlx::Result<HashMap<Name, i64>> {
+        let mut seqs = self.known_events(taken).await?;
+        self.insert_events(&taken.routed, &mut seqs).await?;
+        let stubs = stubs(taken, &seqs);
+        self.insert_events(&stubs, &mut seqs).await?;
+        Ok(seqs)
     }
 
     /// The numbers of events of which deliveries are stored already.
@@ -236,10 +272,12 @@ impl Recording {
         Ok(())
     }
 
-    async fn insert_deliveries(
+    /// Inserts deliveries, or changes those that stand otherwise where the new row `supersedes` the old one.
+    pub(crate) async fn insert_deliveries(
         &mut self,
         deliveries: &[&NewDelivery],
         seqs: &HashMap<Name, i64>,
+        supersedes: &(dyn Fn(&mut Statement) + Sync),
     ) -> sqlx::Result<()> {
         let columns = NewDelivery::COLUMNS.join(", ");
         let changed = NewDelivery::COLUMNS
@@ -250,9 +288,9 @@ impl Recording {
         for page in deliveries.chunks(self.change.rows_at_once()) {
             let mut insert = Statement::new(&format!("INSERT INTO deliveries ({columns}) VALUES "));
             let rows = page.iter().map(|d| d.values(seqs[&name_of(&d.event)]));
-            insert.bind_rows(rows).push(&format!(
-                " ON CONFLICT (id) DO UPDATE SET {changed} WHERE {SUPERSEDES}"
-            ));
+            insert.bind_rows(rows);
+            insert.push(&format!(" ON CONFLICT (id) DO UPDATE SET {changed} WHERE "));
+            supersedes(&mut insert);
             self.rows += self.change.execute(insert).await?;
         }
         Ok(())

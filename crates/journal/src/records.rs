@@ -129,25 +129,6 @@ pub struct OwedEvent {
     pub delivery: Option<DeliveryRecord>,
 }
 
-/// Deliveries that have an endpoint, a type and a reason in common.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliveryGroup {
-    /// The owner.
-    pub tenant: TenantId,
-    /// Whom they are owed to.
-    pub endpoint: EndpointId,
-    /// What happened.
-    pub event_type: EventType,
-    /// Why they are dead letters, if they are.
-    pub reason: Option<String>,
-    /// How many.
-    pub count: u64,
-    /// When the oldest came to stand so.
-    pub oldest: Timestamp,
-    /// When the newest came to stand so.
-    pub newest: Timestamp,
-}
-
 /// Something that is missing from the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {

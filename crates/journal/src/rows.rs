@@ -10,8 +10,8 @@ use fanfare_model::{
 use serde_json::{Map, Value as Json};
 
 use crate::{
-    AttemptEntry, Cursor, DeliveryGroup, DeliveryRecord, EventRecord, FeedCursor, Gap, GapKind,
-    HistoryFault, LastFailure, Progress, statement::Value,
+    AttemptEntry, Cursor, DeliveryRecord, EventRecord, FeedCursor, Gap, GapKind, HistoryFault,
+    LastFailure, Progress, statement::Value,
 };
 
 pub(crate) const MICROS_A_DAY: i64 = 86_400_000_000;
@@ -299,15 +299,15 @@ impl EventRow {
     }
 }
 
-fn damaged(what: &'static str) -> HistoryFault {
+pub(crate) fn damaged(what: &'static str) -> HistoryFault {
     HistoryFault::Damaged { what }
 }
 
-fn moment(micros: i64) -> Option<Timestamp> {
+pub(crate) fn moment(micros: i64) -> Option<Timestamp> {
     Timestamp::from_microsecond(micros).ok()
 }
 
-fn sixteen(bytes: &[u8]) -> Option<[u8; 16]> {
+pub(crate) fn sixteen(bytes: &[u8]) -> Option<[u8; 16]> {
     bytes.try_into().ok()
 }
 
@@ -360,7 +360,7 @@ pub(crate) struct DeliveryRow {
     replay: i64,
     failed_attempts: i64,
     first_failed_at: Option<i64>,
-    reason: Option<String>,
+    pub(crate) reason: Option<String>,
     last_status: Option<i64>,
     last_class: Option<String>,
     last_error: Option<String>,
@@ -487,36 +487,6 @@ fn read_attempt(row: AttemptRow) -> Option<AttemptEntry> {
             seq: row.seq,
         },
     })
-}
-
-#[derive(sqlx::FromRow)]
-pub(crate) struct GroupRow {
-    tenant: String,
-    endpoint: Vec<u8>,
-    event_type: String,
-    reason: Option<String>,
-    count: i64,
-    oldest: i64,
-    newest: i64,
-}
-
-impl TryFrom<GroupRow> for DeliveryGroup {
-    type Error = HistoryFault;
-
-    fn try_from(row: GroupRow) -> Result<Self, HistoryFault> {
-        let read = |row: GroupRow| {
-            Some(Self {
-                tenant: row.tenant.parse().ok()?,
-                endpoint: EndpointId::from_bytes(sixteen(&row.endpoint)?),
-                event_type: row.event_type.parse().ok()?,
-                reason: row.reason,
-                count: row.count.try_into().ok()?,
-                oldest: moment(row.oldest)?,
-                newest: moment(row.newest)?,
-            })
-        };
-        read(row).ok_or_else(|| damaged("a group of deliveries"))
-    }
 }
 
 #[derive(sqlx::FromRow)]

@@ -335,22 +335,8 @@ fn by_state(select: &str, filter: &DeliveryFilter) -> Vec<String> {
     parts
 }
 
-/// Dead letters by what they have in common, the largest group first.
-pub(crate) fn dead_letter_groups(tenant: Option<&TenantId>) -> Statement {
-    let mut statement = Statement::new(
-        "SELECT tenant, endpoint, event_type, reason, COUNT(*) AS count, \
-         MIN(changed_at) AS oldest, MAX(changed_at) AS newest \
-         FROM deliveries WHERE state = 'dead_lettered'",
-    );
-    if let Some(tenant) = tenant {
-        statement.push(" AND tenant = ").bind(tenant.as_str());
-    }
-    statement.push(" GROUP BY tenant, endpoint, event_type, reason ORDER BY count DESC, endpoint");
-    statement
-}
-
 /// Restricts a table to events whose type one of the patterns matches.
-fn matching(statement: &mut Statement, table: &str, patterns: &[EventTypePattern]) {
+pub(crate) fn matching(statement: &mut Statement, table: &str, patterns: &[EventTypePattern]) {
     if patterns.is_empty() {
         return;
     }

@@ -57,9 +57,11 @@ pub(crate) struct NewGap {
 }
 
 impl NewGap {
-    /// Whether outcomes of deliveries may be missing: a router has none to tell.
+    /// Whether outcomes of deliveries may be missing: a router has none to tell, and an operator tells
+    /// what a dispatcher goes on from.
     pub(crate) fn hides_outcomes(&self) -> bool {
-        self.writer.name.split(' ').next() != Some("router")
+        let role = self.writer.name.split(' ').next();
+        !matches!(role, Some("router" | "operator"))
     }
 }
 

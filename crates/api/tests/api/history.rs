@@ -10,7 +10,7 @@ use fanfare_model::{
 };
 use serde_json::Value;
 
-use crate::support::{Server, problem};
+use crate::support::{Server, problem, unreachable};
 
 /// A moment some seconds after the beginning.
 fn at(second: i64) -> Timestamp {
@@ -111,15 +111,16 @@ fn ids(answer: &Value) -> Vec<&str> {
         .collect()
 }
 
-async fn server_with_events() -> Server {
-    let server = Server::without_broker().await;
+/// A server with three events recorded, of which the first endpoint has none.
+pub(crate) async fn server_with_events(broker: &fanfare_broker::Settings) -> Server {
+    let server = Server::start(broker, |_| {}).await;
     record(&server.history, 1, (1..=3).flat_map(happened).collect()).await;
     server
 }
 
 #[tokio::test]
 async fn events_are_searched_by_what_is_known_of_them() {
-    let server = server_with_events().await;
+    let server = server_with_events(&unreachable()).await;
     let (one, two) = (endpoint(1), endpoint(2));
     let moment = at(2);
     for (query, expected) in [
@@ -160,7 +161,7 @@ async fn events_are_searched_by_what_is_known_of_them() {
 
 #[tokio::test]
 async fn an_event_is_shown_with_its_deliveries_and_attempts() {
-    let server = server_with_events().await;
+    let server = server_with_events(&unreachable()).await;
     let shown = get(&server, "events/2").await;
     assert_eq!(shown["event"]["type"], "reward.granted");
     assert_eq!(shown["payload"]["data"]["n"], 2);
@@ -179,7 +180,7 @@ async fn an_event_is_shown_with_its_deliveries_and_attempts() {
 
 #[tokio::test]
 async fn whoever_goes_on_from_a_cursor_misses_nothing_that_is_recorded_later() {
-    let server = server_with_events().await;
+    let server = server_with_events(&unreachable()).await;
     let first = get(&server, "feed?limit=2").await;
     assert_eq!(ids(&first), ["1", "2"]);
     assert_eq!(first["more"], true);
@@ -210,7 +211,7 @@ async fn whoever_goes_on_from_a_cursor_misses_nothing_that_is_recorded_later() {
 
 #[tokio::test]
 async fn what_is_asked_wrongly_is_named() {
-    let server = server_with_events().await;
+    let server = server_with_events(&unreachable()).await;
     for (path, field) in [
         ("events?state=lost", "state"),
         ("events?limit=0", "limit"),

@@ -9,4 +9,5 @@ mod events;
 mod history;
 mod process;
 mod refusals;
+mod resting;
 mod support;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_api::{Announcer, Api, ApiFault, Health, Settings, run};
 use fanfare_broker::Broker;
+use fanfare_deadletters::Desk;
 use fanfare_journal::History;
 use fanfare_model::{EgressPolicy, Secret};
 use fanfare_producer::Producer;
@@ -14,6 +15,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+
+/// How long anything in a test may take on a slow, busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running API.
 pub(crate) struct Server {
@@ -60,6 +64,13 @@ impl Server {
             },
             registry: registry.clone(),
             history: history.clone(),
+            desk: Desk::new(
+                &broker,
+                registry.clone(),
+                wall_clock(),
+                fanfare_deadletters::Settings::default(),
+            )
+            .indexed_by(history.clone()),
             snapshots: Snapshots::new(),
             announcer: Announcer::on(&broker, wall_clock()),
             producer: Producer::on(&broker, wall_clock()),

@@ -25,6 +25,8 @@ pub enum DeadLettersCommand {
     /// See what was asked for, and stop it or go on with it
     #[command(subcommand)]
     Operations(OperationsCommand),
+    /// Set the index of dead letters in the history right by what their queue holds
+    Reindex,
 }
 
 /// The commands of `fanfare rejected`, `fanfare unroutable` and `fanfare crashed`.
@@ -130,6 +132,9 @@ pub struct RestingListArgs {
     /// How many at most
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
+    /// Look into the queue itself rather than into the index of dead letters
+    #[arg(long)]
+    pub from_queue: bool,
 }
 
 /// Arguments of the `group` commands.
@@ -144,6 +149,9 @@ pub struct RestingGroupArgs {
     /// How many groups at most
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
+    /// Look into the queue itself rather than into the index of dead letters
+    #[arg(long)]
+    pub from_queue: bool,
 }
 
 /// Which message is meant.
@@ -151,6 +159,9 @@ pub struct RestingGroupArgs {
 pub struct OneRestingArgs {
     /// Its id, as `list` shows it
     pub id: String,
+    /// Look into the queue itself rather than into the index of dead letters
+    #[arg(long)]
+    pub from_queue: bool,
 }
 
 /// Arguments of the commands that deal with messages.

@@ -1,23 +1,31 @@
 //! `fanfare dead-letters`, `rejected`, `unroutable` and `crashed`: looks at messages that rest, and deals with them.
 //!
-//! Directly on RabbitMQ and the registry that the configuration names, by the same functions as the API.
+//! Directly on RabbitMQ, the registry and the history that the configuration names, by the same functions as
+//! the API.
 
 mod act;
 mod operations;
 mod rows;
 
+use std::time::Duration;
+
 use anyhow::Context as _;
-use fanfare_broker::{Broker, Place};
-use fanfare_deadletters::{Desk, Looked, find, group, list};
+use fanfare_broker::{Broker, JournalWriter, Place};
+use fanfare_deadletters::{Action, Desk, Seen, View, reindex};
+use fanfare_journal::History;
+use fanfare_model::DatabaseLocation;
 use fanfare_registry::Registry;
+use fanfare_telemetry::Metrics;
 
 use self::rows::{Grouped, Shown};
 use super::broker::connected;
 use crate::{
     Config, DeadLettersCommand, OneRestingArgs, OutputFormat, RestingCommand, RestingGroupArgs,
-    RestingListArgs, Sources, clock, output,
+    RestingListArgs, Sources, clock, output, wiring::OPERATOR,
 };
-use fanfare_deadletters::Action;
+
+/// How long the end of what a command tells the journal is waited for.
+const JOURNAL_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 pub(crate) async fn dead_letters(
     format: OutputFormat,
@@ -38,6 +46,7 @@ pub(crate) async fn dead_letters(
         DeadLettersCommand::Operations(command) => {
             operations::run(format, command, &settings).await
         }
+        DeadLettersCommand::Reindex => set_index_right(format, &settings).await,
     }
 }
 
@@ -67,15 +76,14 @@ async fn show_list(
     args: &RestingListArgs,
     settings: &Config,
 ) -> anyhow::Result<()> {
-    let broker = connected(&settings.broker, "fanfare list").await?;
+    let viewer = Viewer::open(settings, place, args.from_queue).await?;
     let filter = args.filter.filter(&[], clock::system_clock().now());
-    let bounds = (args.limit as usize, settings.dead_letters.look_at_most);
-    let looked = list(&broker, place, &filter, None, bounds).await;
+    let looked = viewer.view.list(place, &filter, None, args.limit).await;
     let looked = looked.with_context(|| format!("listing `{place}`"))?;
-    broker.close().await;
+    viewer.close().await;
     output::print_rows(format, &looked.found)?;
     let shown = looked.found.len();
-    output::note(&format!("{shown} shown of {} in `{place}`", seen(&looked)))?;
+    output::note(&format!("{shown} shown of {}", seen(place, looked.seen)))?;
     Ok(())
 }
 
@@ -85,20 +93,19 @@ async fn show_groups(
     args: &RestingGroupArgs,
     settings: &Config,
 ) -> anyhow::Result<()> {
-    let broker = connected(&settings.broker, "fanfare group").await?;
+    let viewer = Viewer::open(settings, place, args.from_queue).await?;
     let now = clock::system_clock().now();
     let filter = args.filter.filter(&[], now);
-    let at_most = settings.dead_letters.look_at_most;
-    let looked = group(&broker, place, &filter, (&args.by, now), at_most).await;
+    let looked = viewer.view.group(place, &filter, &args.by, now).await;
     let looked = looked.with_context(|| format!("counting `{place}`"))?;
-    broker.close().await;
+    viewer.close().await;
     let groups = looked.found.iter().take(args.limit as usize);
     let rows: Vec<Grouped> = groups.cloned().map(Grouped).collect();
     output::print_rows(format, &rows)?;
     let (shown, all) = (rows.len(), looked.found.len());
     output::note(&format!(
-        "{shown} of {all} groups shown, of {} in `{place}`",
-        seen(&looked)
+        "{shown} of {all} groups shown, of {}",
+        seen(place, looked.seen)
     ))?;
     Ok(())
 }
@@ -109,41 +116,145 @@ async fn show_one(
     args: &OneRestingArgs,
     settings: &Config,
 ) -> anyhow::Result<()> {
-    let broker = connected(&settings.broker, "fanfare show").await?;
-    let at_most = settings.dead_letters.look_at_most;
-    let looked = find(&broker, place, &args.id, at_most).await;
+    let viewer = Viewer::open(settings, place, args.from_queue).await?;
+    let looked = viewer.view.find(place, &args.id).await;
     let looked = looked.with_context(|| format!("looking for a message in `{place}`"))?;
-    broker.close().await;
-    let was_seen = seen(&looked);
+    viewer.close().await;
     let found = looked
         .found
-        .with_context(|| format!("`{}` is not among {was_seen} in `{place}`", args.id))?;
+        .with_context(|| format!("`{}` is not among {}", args.id, seen(place, looked.seen)))?;
     output::print_one(format, &Shown(found))?;
     Ok(())
 }
 
-/// How many messages a look saw, and whether there are more.
-fn seen<T>(looked: &Looked<T>) -> String {
-    match looked.complete {
-        true => format!("{} messages", looked.looked_at),
-        false => format!(
-            "the first {} messages, and there are more",
-            looked.looked_at
-        ),
+/// Among how many messages something was found, and where those were.
+pub(super) fn seen(place: Place, seen: Seen) -> String {
+    match seen {
+        Seen::Queue {
+            messages,
+            complete: true,
+        } => format!("{messages} messages in `{place}`"),
+        Seen::Queue {
+            messages,
+            complete: false,
+        } => format!("the first {messages} messages in `{place}`, and there are more"),
+        Seen::Index {
+            letters,
+            as_of,
+            in_queue,
+        } => {
+            let known = format!("{letters} in the index as of {as_of:.0}");
+            match in_queue {
+                None => known,
+                Some(depth) => format!("{known}; the queue `{place}` holds {depth}"),
+            }
+        }
     }
 }
 
+/// A view with what it looks at, for one command.
+struct Viewer {
+    view: View,
+    broker: Broker,
+    index: Option<History>,
+}
+
+impl Viewer {
+    async fn open(settings: &Config, place: Place, from_queue: bool) -> anyhow::Result<Self> {
+        let broker = connected(&settings.broker, "fanfare looks").await?;
+        let view = View::of_queues(&broker, &settings.dead_letters);
+        let index = index(settings).filter(|_| place == Place::DeadLetters && !from_queue);
+        Ok(Self {
+            view: match &index {
+                Some(index) => view.indexed_by(index.clone()),
+                None => view,
+            },
+            broker,
+            index,
+        })
+    }
+
+    async fn close(&self) {
+        self.broker.close().await;
+        if let Some(index) = &self.index {
+            index.close().await;
+        }
+    }
+}
+
+/// The history with its index of dead letters, if this installation keeps one here.
+fn index(settings: &Config) -> Option<History> {
+    let is_there = match &settings.history.database {
+        DatabaseLocation::Sqlite(path) => path.exists(),
+        DatabaseLocation::Postgres(_) => true,
+    };
+    let is_kept = settings.journal.enabled && is_there;
+    is_kept.then(|| History::connect(&settings.history))
+}
+
+async fn set_index_right(format: OutputFormat, settings: &Config) -> anyhow::Result<()> {
+    let index = index(settings).context(
+        "there is no history here: `journal.enabled` and `history.database` say where it is",
+    )?;
+    let broker = connected(&settings.broker, "fanfare reindex").await?;
+    let depth = broker
+        .depth(&broker.topology().queue_of(Place::DeadLetters))
+        .await?;
+    let bar = act::progress_bar();
+    bar.set_length(depth.into());
+    let mut tell = |seen| bar.set_position(seen);
+    let done = reindex(&broker, &index, &clock::system_clock(), &mut tell).await?;
+    bar.finish_and_clear();
+    broker.close().await;
+    index.close().await;
+    let done = done.context("another process passes over the queue: try again when it is done")?;
+    output::print_one(format, &done)?;
+    Ok(())
+}
+
 /// What operations are asked for at and carried out by, for one command.
-async fn desk(settings: &Config) -> anyhow::Result<(Broker, Registry, Desk)> {
-    let registry = Registry::open(&settings.registry).await?;
-    let broker = connected(&settings.broker, "fanfare dead-letters").await?;
-    let desk = Desk::new(
-        &broker,
-        registry.clone(),
-        clock::system_clock(),
-        settings.dead_letters.clone(),
-    );
-    Ok((broker, registry, desk))
+struct Office {
+    broker: Broker,
+    registry: Registry,
+    journal: JournalWriter,
+    index: Option<History>,
+    desk: Desk,
+}
+
+impl Office {
+    async fn open(settings: &Config) -> anyhow::Result<Self> {
+        let registry = Registry::open(&settings.registry).await?;
+        let broker = connected(&settings.broker, "fanfare dead-letters").await?;
+        let clock = clock::system_clock();
+        let process = format!("command {}", std::process::id());
+        let meter = Metrics::new().meter("fanfare.cli");
+        let journal = &settings.journal;
+        let journal =
+            JournalWriter::start(&broker, journal, OPERATOR, &process, clock.clone(), &meter);
+        let dead_letters = settings.dead_letters.clone();
+        let desk =
+            Desk::new(&broker, registry.clone(), clock, dead_letters).journalling(journal.clone());
+        let index = index(settings);
+        Ok(Self {
+            desk: match &index {
+                Some(index) => desk.indexed_by(index.clone()),
+                None => desk,
+            },
+            broker,
+            registry,
+            journal,
+            index,
+        })
+    }
+
+    async fn close(&self) {
+        self.journal.close(JOURNAL_ENDS_WITHIN).await;
+        self.broker.close().await;
+        self.registry.close().await;
+        if let Some(index) = &self.index {
+            index.close().await;
+        }
+    }
 }
 
 #[cfg(test)]

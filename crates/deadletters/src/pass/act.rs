@@ -9,7 +9,11 @@ use tokio::time;
 use tracing::warn;
 
 use super::Pass;
-use crate::{DeadLettersFault, Entry, consequence::consequence, settings::CONFIRM_WITHIN};
+use crate::{
+    DeadLettersFault, Entry,
+    consequence::{consequence, told},
+    settings::CONFIRM_WITHIN,
+};
 
 impl Pass<'_> {
     /// Deals with at most a window of messages.
@@ -31,31 +35,49 @@ impl Pass<'_> {
         let (done, fresh): (Vec<_>, Vec<_>) = messages
             .into_iter()
             .partition(|(entry, _)| known.contains(&entry.key()));
-        let mut tags: Vec<HeldTag> = done.iter().map(|(_, held)| held.tag).collect();
-
-        let dealt_with = self.publish(job, fresh).await?;
-        if !dealt_with.is_empty() {
-            let now = self.desk.clock.now();
-            let items: Vec<OperationItem> = dealt_with
-                .iter()
-                .map(|(entry, _)| OperationItem {
-                    message: entry.key(),
-                    at: now,
-                    summary: json!(entry),
-                })
-                .collect();
-            let noted = self.desk.registry.note_items(id, &items, now).await?;
-            if let Some(operation) = noted {
-                self.note(job, operation);
-            }
-            if let Some(metrics) = &self.desk.metrics {
-                metrics.resolved(self.place, self.jobs[job].action, items.len());
-            }
+        let fresh = self.publish(job, fresh).await?;
+        if !fresh.is_empty() {
+            self.write_down(job, &fresh).await?;
         }
-        tags.extend(dealt_with.iter().map(|(_, tag)| *tag));
+        let done = done.into_iter().map(|(entry, held)| (entry, held.tag));
+        let dealt_with: Vec<(Entry, HeldTag)> = done.chain(fresh).collect();
+        self.tell_journal(job, &dealt_with).await;
+        let tags: Vec<HeldTag> = dealt_with.iter().map(|(_, tag)| *tag).collect();
         self.acknowledge(&tags).await?;
         self.jobs[job].acknowledged += tags.len();
         Ok(())
+    }
+
+    async fn write_down(
+        &mut self,
+        job: usize,
+        dealt_with: &[(Entry, HeldTag)],
+    ) -> Result<(), DeadLettersFault> {
+        let (id, now) = (self.jobs[job].operation.id, self.desk.clock.now());
+        let items = dealt_with.iter().map(|(entry, _)| OperationItem {
+            message: entry.key(),
+            at: now,
+            summary: json!(entry),
+        });
+        let items: Vec<_> = items.collect();
+        let noted = self.desk.registry.note_items(id, &items, now).await?;
+        if let Some(operation) = noted {
+            self.note(job, operation);
+        }
+        if let Some(metrics) = &self.desk.metrics {
+            metrics.resolved(self.place, self.jobs[job].action, items.len());
+        }
+        Ok(())
+    }
+
+    /// Before the acknowledgements, so that the index of dead letters misses none of them: what was noted
+    /// by a process that died then is told again.
+    async fn tell_journal(&self, job: usize, dealt_with: &[(Entry, HeldTag)]) {
+        let (job, now) = (&self.jobs[job], self.desk.clock.now());
+        let told = dealt_with
+            .iter()
+            .filter_map(|(entry, _)| told(job.action, entry, &job.operation, now));
+        self.desk.journal.acted(told.collect()).await;
     }
 
     /// Publishes what follows from each message, and returns those for which all of it is confirmed.

@@ -1,10 +1,10 @@
 //! A look shows everything and changes nothing.
 
 use fanfare_broker::Place;
-use fanfare_deadletters::{Filter, GroupBy, count, find, group, list};
+use fanfare_deadletters::{Filter, GroupBy, Seen};
 use fanfare_model::DeadLetterReason;
 use fanfare_testkit::{PlainAmqp, Version, wall_clock};
-use fanfare_wire::decode_dead_letter;
+use fanfare_wire::{Envelope, decode_dead_letter};
 
 use crate::support::{Office, endpoint, letter, letters, on_every_version};
 
@@ -15,10 +15,15 @@ on_every_version!(
 
 const ALL: u32 = 100_000;
 
+fn seen(messages: u64, complete: bool) -> Seen {
+    Seen::Queue { messages, complete }
+}
+
 async fn looking_shows_everything_and_changes_nothing(version: Version) {
     let office = Office::open(version).await;
     let (broker, place) = (&office.broker, Place::DeadLetters);
-    let nothing = list(broker, place, &Filter::default(), None, (10, ALL)).await;
+    let view = office.view(ALL);
+    let nothing = view.list(place, &Filter::default(), None, 10).await;
     assert!(nothing.unwrap().found.is_empty());
 
     // More than one channel takes in hand.
@@ -33,36 +38,38 @@ async fn looking_shows_everything_and_changes_nothing(version: Version) {
         .await;
 
     for _ in 0..3 {
-        let by = (
-            &[GroupBy::Endpoint, GroupBy::Reason][..],
-            wall_clock().now(),
-        );
-        let groups = group(broker, place, &Filter::default(), by, ALL).await;
+        let (by, now) = ([GroupBy::Endpoint, GroupBy::Reason], wall_clock().now());
+        let groups = view.group(place, &Filter::default(), &by, now).await;
         let groups = groups.unwrap();
-        assert!(groups.complete);
-        assert_eq!(groups.looked_at, 2502);
+        assert_eq!(groups.seen, seen(2502, true));
         let counts: Vec<u64> = groups.found.iter().map(|group| group.count).collect();
         assert_eq!(counts, [834, 833, 833, 1, 1]);
         office.expect_depth(place, 2502).await;
     }
 
     let id = gone.delivery.id.to_string();
-    let found = find(broker, place, &id, ALL).await.unwrap().found.unwrap();
+    let found = view.find(place, &id).await.unwrap().found.unwrap();
     assert_eq!(found.entry.reason, "gone");
-    assert_eq!(decode_dead_letter(&found.envelope).unwrap(), gone);
+    let letter = Envelope {
+        headers: found.headers.unwrap(),
+        body: found.data,
+        ..Envelope::default()
+    };
+    assert_eq!(decode_dead_letter(&letter).unwrap(), gone);
     let unreadable = Filter {
         reason: Some("unreadable".to_owned()),
         ..Filter::default()
     };
-    let other = list(broker, place, &unreadable, None, (10, ALL)).await;
+    let other = view.list(place, &unreadable, None, 10).await;
     let other = other.unwrap().found;
-    let found = find(broker, place, &other[0].id, ALL).await.unwrap();
-    let envelope = found.found.unwrap().envelope;
-    assert_eq!(envelope.headers.text("x-by"), Some("somebody else"));
-    assert_eq!(&*envelope.body, b"?");
+    let found = view.find(place, &other[0].id).await.unwrap();
+    let found = found.found.unwrap();
+    assert_eq!(found.headers.unwrap().text("x-by"), Some("somebody else"));
+    assert_eq!(&*found.data, b"?");
 
-    let some = count(broker, place, &Filter::default(), 100).await.unwrap();
-    assert_eq!((some.found, some.complete), (100, false));
+    let some = office.view(100).count(place, &Filter::default()).await;
+    let some = some.unwrap();
+    assert_eq!((some.found, some.seen), (100, seen(100, false)));
     broker.close().await;
 }
 
@@ -73,7 +80,7 @@ async fn a_list_goes_on_where_it_ended(version: Version) {
     let mut seen = Vec::new();
     loop {
         let (all, place) = (Filter::default(), Place::DeadLetters);
-        let page = list(&office.broker, place, &all, after, (10, ALL)).await;
+        let page = office.view(ALL).list(place, &all, after, 10).await;
         let page = page.unwrap().found;
         let Some(last) = page.last() else { break };
         after = Some((last.since.unwrap(), last.id.clone()));

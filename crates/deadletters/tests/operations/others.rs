@@ -1,7 +1,7 @@
 //! What was rejected, found no way or ended processes is published again or discarded.
 
-use fanfare_broker::{Broker, Place};
-use fanfare_deadletters::{Action, Filter, list};
+use fanfare_broker::Place;
+use fanfare_deadletters::{Action, Filter};
 use fanfare_testkit::{PlainAmqp, Version, wall_clock};
 use fanfare_wire::encode_bundle;
 
@@ -13,8 +13,9 @@ on_every_version!(
     what_is_published_again_and_comes_back_is_not_published_for_ever,
 );
 
-async fn reason_of_the_only_one(broker: &Broker, place: Place) -> (String, String) {
-    let all = list(broker, place, &Filter::default(), None, (10, 1000)).await;
+async fn reason_of_the_only_one(office: &Office, place: Place) -> (String, String) {
+    let view = office.view(1000);
+    let all = view.list(place, &Filter::default(), None, 10).await;
     let [entry] = &all.unwrap().found[..] else {
         panic!("one message rests in {place}")
     };
@@ -34,7 +35,7 @@ async fn a_rejected_event_is_published_again_as_it_was(version: Version) {
     plain
         .publish(("fanfare.rejected", ""), json, &headers, b"{}")
         .await;
-    let (id, reason) = reason_of_the_only_one(&office.broker, Place::Rejected).await;
+    let (id, reason) = reason_of_the_only_one(&office, Place::Rejected).await;
     assert_eq!(reason, "malformed");
     let filter = Filter {
         ids: vec![id],

@@ -12,6 +12,7 @@ use crate::support::{Office, endpoint, letter, letters, on_every_version, reques
 
 on_every_version!(
     a_replay_takes_what_is_meant_and_nothing_else,
+    operations_are_the_same_in_postgres,
     a_long_queue_is_turned_round,
     a_discard_remembers_what_was_discarded,
     copies_of_a_dead_letter_are_dropped,
@@ -73,6 +74,13 @@ async fn a_replay_takes_what_is_meant_and_nothing_else(version: Version) {
     office.broker.close().await;
 }
 
+async fn operations_are_the_same_in_postgres(version: Version) {
+    let office = Office::open_with_postgres(version).await;
+    replay_one_of_three(&office).await;
+    copies_are_dropped(&office).await;
+    office.broker.close().await;
+}
+
 async fn a_long_queue_is_turned_round(version: Version) {
     let mut office = Office::open(version).await;
     office.settings.hold_at_most = 0;
@@ -106,20 +114,24 @@ async fn copies_of_a_dead_letter_are_dropped(version: Version) {
     let mut office = Office::open(version).await;
     for hold_at_most in [1000, 0] {
         office.settings.hold_at_most = hold_at_most;
-        // What a process leaves that died between a confirm and an acknowledgement.
-        for _ in 0..2 {
-            office.bury(letters(10, 2)).await;
-        }
-        let operation = office
-            .carry_out(PLACE, Action::Replay, of_endpoint(1))
-            .await;
-        assert_eq!(operation.resolved, 5, "hold at most {hold_at_most}");
-        office.expect_depth(PLACE, 5).await;
-        let all = office.carry_out(PLACE, Action::Discard, Filter::default());
-        assert_eq!(all.await.resolved, 5);
-        office.expect_depth(PLACE, 0).await;
+        copies_are_dropped(&office).await;
     }
     office.broker.close().await;
+}
+
+async fn copies_are_dropped(office: &Office) {
+    // What a process leaves that died between a confirm and an acknowledgement.
+    for _ in 0..2 {
+        office.bury(letters(10, 2)).await;
+    }
+    let operation = office
+        .carry_out(PLACE, Action::Replay, of_endpoint(1))
+        .await;
+    assert_eq!(operation.resolved, 5);
+    office.expect_depth(PLACE, 5).await;
+    let all = office.carry_out(PLACE, Action::Discard, Filter::default());
+    assert_eq!(all.await.resolved, 5);
+    office.expect_depth(PLACE, 0).await;
 }
 
 async fn two_processes_that_pass_at_once_do_everything_once(version: Version) {

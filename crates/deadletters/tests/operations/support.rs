@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use fanfare_broker::{Broker, Place, Subscription};
-use fanfare_deadletters::{Action, Desk, Filter, Progress, Request, Settings};
+use fanfare_broker::{Broker, JournalWriter, Place, Subscription};
+use fanfare_deadletters::{Action, Desk, Filter, Progress, Request, Settings, View};
 use fanfare_model::{
     DeadLetter, DeadLetterReason, Delivery, DeliveryId, EndpointId, Event, Failure, FailureClass,
     Secret, Timestamp, TraceContext,
 };
 use fanfare_registry::{Operation, Registry};
-use fanfare_testkit::{TestBroker, Version, eventually, wall_clock};
+use fanfare_testkit::{TestBroker, TestDatabase, Version, eventually, wall_clock};
 use fanfare_wire::{decode_bundle, encode_dead_letter};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -41,18 +41,32 @@ pub(crate) struct Office {
     pub(crate) broker: Broker,
     pub(crate) registry: Registry,
     pub(crate) settings: Settings,
+    pub(crate) journal: JournalWriter,
+    _database: Option<TestDatabase>,
     _home: TempDir,
 }
 
 impl Office {
     pub(crate) async fn open(version: Version) -> Self {
+        Self::open_with(version, None).await
+    }
+
+    /// With the registry in PostgreSQL.
+    pub(crate) async fn open_with_postgres(version: Version) -> Self {
+        Self::open_with(version, Some(TestDatabase::new())).await
+    }
+
+    async fn open_with(version: Version, database: Option<TestDatabase>) -> Self {
         let host = TestBroker::new(version);
         let broker = Broker::connect(&host.settings(), "test", PATIENCE)
             .await
             .unwrap();
         let home = TempDir::new().unwrap();
         let store = fanfare_registry::Settings {
-            database: home.path().join("fanfare.db").into(),
+            database: match &database {
+                Some(database) => database.location(),
+                None => home.path().join("fanfare.db").into(),
+            },
             encryption_key: Some(Secret::new("07".repeat(32))),
             ..fanfare_registry::Settings::default()
         };
@@ -66,13 +80,24 @@ impl Office {
             broker,
             registry,
             settings,
+            journal: JournalWriter::off(),
+            _database: database,
             _home: home,
         }
     }
 
     pub(crate) fn desk(&self) -> Desk {
         let (registry, settings) = (self.registry.clone(), self.settings.clone());
-        Desk::new(&self.broker, registry, wall_clock(), settings)
+        Desk::new(&self.broker, registry, wall_clock(), settings).journalling(self.journal.clone())
+    }
+
+    /// A view of the queues that looks at this many messages at most.
+    pub(crate) fn view(&self, look_at_most: u32) -> View {
+        let settings = Settings {
+            look_at_most,
+            ..self.settings.clone()
+        };
+        View::of_queues(&self.broker, &settings)
     }
 
     /// Puts dead letters where they rest.
@@ -96,7 +121,7 @@ impl Office {
     ) -> Operation {
         let desk = self.desk();
         let request = request(place, action, filter);
-        let expected = desk.dry_run(&request).await.unwrap();
+        let expected = desk.dry_run(&request).await.unwrap().found;
         let asked = desk.request(request, expected, "tester").await.unwrap();
         self.run(place).await;
         let operation = self.registry.operation(asked.operation.id).await.unwrap();

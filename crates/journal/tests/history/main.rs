@@ -7,15 +7,20 @@
 
 mod support;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fanfare_journal::{
-    AttemptFilter, DeliveryFilter, EventFilter, FeedCursor, GapKind, History, MissingOffsets,
-    OutcomeFilter, Page, Portion, Recorded, Settings, StateFilter,
+    AttemptFilter, DeliveryFilter, EventFilter, FeedCursor, GapKind, History, LetterFilter,
+    LetterKey, MissingOffsets, OutcomeFilter, Page, Portion, Recorded, Settings, StateFilter,
 };
 use fanfare_model::{
-    AttributeValue, DeadLetterReason, DeliveryAction, DeliveryState, Event, EventKey, FailureClass,
-    JournalEntry, RoutedEvent,
+    AttributeValue, DeadLetter, DeadLetterReason, Delivery, DeliveryAction, DeliveryState, Event,
+    EventKey, Failure, FailureClass, JournalEntry, RoutedEvent, TraceContext,
 };
 
 use crate::support::{
@@ -74,6 +79,8 @@ conformance![
     an_event_without_its_routing_comes_into_the_feed_later,
     what_an_endpoint_missed_is_found,
     dead_letters_are_grouped_until_they_are_replayed_or_discarded,
+    dead_letters_are_found_by_what_they_are,
+    the_index_is_set_right_by_what_the_queue_holds,
     what_is_old_is_forgotten,
     what_is_too_much_is_forgotten,
     strange_texts_are_kept,
@@ -590,12 +597,18 @@ async fn dead_letters_are_grouped_until_they_are_replayed_or_discarded(history: 
     let letters = (0..6).map(|number| dead(&numbered(number), 1 + number as u8 % 2, 1, at(number)));
     journal.record(history, letters.collect()).await;
     let counts = async || {
-        let groups = history
-            .dead_letter_groups(Some(&tenant("t")))
-            .await
-            .unwrap();
-        let counts = groups.iter().map(|group| (group.endpoint, group.count));
-        counts.collect::<Vec<_>>()
+        let of_tenant = LetterFilter {
+            tenant: Some(tenant("t")),
+            ..LetterFilter::default()
+        };
+        let by = [LetterKey::Endpoint];
+        let groups = history.letter_groups(&of_tenant, &by).await.unwrap();
+        let counts = groups
+            .iter()
+            .map(|group| (group.endpoint.unwrap(), group.count));
+        let mut counts: Vec<_> = counts.collect();
+        counts.sort_by_key(|(endpoint, count)| (Reverse(*count), *endpoint));
+        counts
     };
     assert_eq!(counts().await, [(endpoint(1), 3), (endpoint(2), 3)]);
     let entries = vec![
@@ -616,7 +629,107 @@ async fn dead_letters_are_grouped_until_they_are_replayed_or_discarded(history: 
     journal.record(history, vec![again]).await;
     let replayed = history.event(&key(&numbered(2))).await.unwrap().unwrap();
     assert_eq!(replayed.deliveries[0].state, DeliveryState::Delivered);
-    assert_eq!(history.dead_letter_groups(None).await.unwrap().len(), 2);
+    let left = history.count_letters(&LetterFilter::default()).await;
+    assert_eq!(left.unwrap(), 3);
+}
+
+async fn dead_letters_are_found_by_what_they_are(history: &History) {
+    let mut journal = Journal::new("all a");
+    let letters = (0..6).map(|number| dead(&numbered(number), 1 + number as u8 % 2, 1, at(number)));
+    journal.record(history, letters.collect()).await;
+    let check = async |narrow: &dyn Fn(&mut LetterFilter), expected: &[&str]| {
+        let mut filter = LetterFilter::default();
+        narrow(&mut filter);
+        let mut found = history.letters(&filter, None, 4).await.unwrap();
+        if let Some(last) = found.last().filter(|_| found.len() == 4) {
+            let after = Some((last.delivery.changed_at, last.delivery.id));
+            found.extend(history.letters(&filter, after, 4).await.unwrap());
+        }
+        let ids = found.iter().map(|letter| &letter.event_id[4..]);
+        assert_eq!(ids.collect::<Vec<_>>(), expected, "{filter:?}");
+        let count = history.count_letters(&filter).await.unwrap();
+        assert_eq!(count, expected.len() as u64);
+    };
+    check(&|_| {}, &["0", "1", "2", "3", "4", "5"]).await;
+    let ids = vec![id_of(&numbered(1), 2), id_of(&numbered(9), 2)];
+    check(&|f| f.ids = ids.clone(), &["1"]).await;
+    check(&|f| f.endpoint = Some(endpoint(2)), &["1", "3", "5"]).await;
+    check(
+        &|f| f.event_type = "a".parse().ok(),
+        &["0", "1", "2", "3", "4", "5"],
+    )
+    .await;
+    check(&|f| f.status = Some(500), &[]).await;
+    check(&|f| f.not_reasons = vec!["exhausted".to_owned()], &[]).await;
+    let between = |f: &mut LetterFilter| (f.after, f.before) = (Some(at(2)), Some(at(4)));
+    check(&between, &["2", "3"]).await;
+
+    let (all, by) = (
+        LetterFilter::default(),
+        [LetterKey::Type, LetterKey::Age(vec![at(3), at(0)])],
+    );
+    let groups = history.letter_groups(&all, &by).await.unwrap();
+    let counts: BTreeSet<_> = groups
+        .iter()
+        .map(|group| (group.age, group.count))
+        .collect();
+    assert_eq!(counts, [(Some(0), 2), (Some(1), 3), (Some(2), 1)].into());
+    assert!(groups.iter().all(|group| group.tenant.is_none()));
+    assert_eq!(history.letter_groups(&all, &[]).await.unwrap()[0].count, 6);
+}
+
+async fn the_index_is_set_right_by_what_the_queue_holds(history: &History) {
+    let mut journal = Journal::new("all a");
+    let known = (0..3).map(|number| dead(&numbered(number), 1, 1, at(number)));
+    let late = dead(&numbered(7), 1, 1, at(50));
+    let replayed = acted(&numbered(2), 1, 1, DeliveryAction::Replayed, at(60));
+    let entries = known.chain([late, replayed]).collect();
+    journal.record(history, entries).await;
+
+    // The queue held 1 and 2, and one that the journal did not tell of.
+    let letter = |number| DeadLetter {
+        delivery: Delivery::new(
+            Arc::new(numbered(number)),
+            endpoint(1),
+            1,
+            TraceContext::default(),
+            at(0),
+        )
+        .after_failure(
+            Failure {
+                class: FailureClass::Status5xx,
+                status: Some(503),
+                error: "the receiver answered 503".to_owned(),
+            },
+            at(number),
+            None,
+        ),
+        reason: DeadLetterReason::Exhausted,
+        since: at(number),
+    };
+    let in_queue = [letter(1), letter(2), letter(4)];
+    let entered = history.enter_letters(&in_queue, at(40)).await.unwrap();
+    assert_eq!(entered, 1);
+    let ids: HashSet<_> = in_queue.iter().map(|letter| letter.delivery.id).collect();
+    let dropped = history.drop_letters(&ids, at(40)).await.unwrap();
+    assert_eq!(dropped, 1);
+
+    let all = LetterFilter::default();
+    let letters = history.letters(&all, None, 10).await.unwrap();
+    let ids: Vec<_> = letters
+        .iter()
+        .map(|letter| letter.event_id.as_str())
+        .collect();
+    // What happened after the look, such as the replay of 2, counts more.
+    assert_eq!(ids, ["00001", "00004", "00007"]);
+    let entered = &letters[1].delivery;
+    assert_eq!(entered.failed_attempts, 1);
+    assert_eq!(entered.last_failure.as_ref().unwrap().status, Some(503));
+    let gone = history.event(&key(&numbered(0))).await.unwrap().unwrap();
+    assert_eq!(gone.deliveries[0].state, DeliveryState::Unknown);
+    // A second time there is nothing to do.
+    let again = history.enter_letters(&in_queue, at(40)).await.unwrap();
+    assert_eq!(again, 0);
 }
 
 async fn what_is_old_is_forgotten(history: &History) {
@@ -652,8 +765,8 @@ async fn what_is_old_is_forgotten(history: &History) {
         .unwrap();
     assert!(attempts.iter().all(|attempt| attempt.at >= at(2 * DAY)));
     assert!(attempts.len() >= 6);
-    let letters = history.dead_letter_groups(None).await.unwrap();
-    assert_eq!(letters.len(), 1);
+    let letters = history.count_letters(&LetterFilter::default()).await;
+    assert_eq!(letters.unwrap(), 1);
     let again = history.forget(&settings, at(5 * DAY + 1)).await.unwrap();
     assert_eq!(again, 0);
 }

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::desk;
+use super::{Office, seen};
 use crate::{Config, OutputFormat, RestingActArgs, clock, output, signals::Signals};
 
 pub(super) async fn run(
@@ -28,22 +28,23 @@ pub(super) async fn run(
         why: args.why.clone().unwrap_or_default(),
         request_key: None,
     };
-    let (broker, registry, desk) = desk(settings).await?;
-    let expected = desk.dry_run(&request).await?;
+    let office = Office::open(settings).await?;
+    let counted = office.desk.dry_run(&request).await?;
+    let expected = counted.found;
     if args.dry_run || expected == 0 {
         say_how_many(format, &request, expected)?;
+        output::note(&format!("of {}", seen(place, counted.seen)))?;
     } else if args.yes || is_meant(&request, expected)? {
-        let asked = desk.request(request, expected, &actor()).await?;
+        let asked = office.desk.request(request, expected, &actor()).await?;
         let id = asked.operation.id;
         if !args.no_wait {
-            carry_out(&desk, place, Some(id)).await?;
+            carry_out(&office.desk, place, Some(id)).await?;
         }
-        print_operation(format, &registry, id).await?;
+        print_operation(format, &office.registry, id).await?;
     } else {
         output::note("nothing was done")?;
     }
-    broker.close().await;
-    registry.close().await;
+    office.close().await;
     Ok(())
 }
 
@@ -132,7 +133,7 @@ fn is_meant(request: &Request, expected: u64) -> anyhow::Result<bool> {
 }
 
 /// A bar on stderr, which shows nothing where that is no terminal.
-fn progress_bar() -> ProgressBar {
+pub(super) fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}");
     bar.set_style(style.expect("the template is one"));

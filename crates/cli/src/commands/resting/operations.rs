@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use fanfare_broker::Place;
 use fanfare_registry::{OperationItem, OperationPage, Registry};
 
-use super::{act, desk};
+use super::{Office, act};
 use crate::{Config, OperationsCommand, OutputFormat, output};
 
 /// How many messages of an operation are read at once.
@@ -46,21 +46,19 @@ pub(super) async fn run(
             registry.close().await;
         }
         OperationsCommand::Cancel { id } => {
-            let (broker, registry, desk) = desk(settings).await?;
-            let cancelled = desk.cancel(*id, &act::actor()).await?;
+            let office = Office::open(settings).await?;
+            let cancelled = office.desk.cancel(*id, &act::actor()).await?;
             let operation = cancelled.with_context(|| format!("there is no operation `{id}`"))?;
             output::print_one(format, &operation)?;
-            broker.close().await;
-            registry.close().await;
+            office.close().await;
         }
         OperationsCommand::Resume => {
-            let (broker, registry, desk) = desk(settings).await?;
+            let office = Office::open(settings).await?;
             for place in Place::ALL {
-                act::carry_out(&desk, place, None).await?;
+                act::carry_out(&office.desk, place, None).await?;
             }
             output::note("everything that was asked for is done")?;
-            broker.close().await;
-            registry.close().await;
+            office.close().await;
         }
     }
     Ok(())

@@ -3,7 +3,8 @@
 use std::iter;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use fanfare_deadletters::{Entry, Found, Group, GroupBy};
+use fanfare_deadletters::{Entry, Found, Group, GroupBy, Reindexed};
+use fanfare_journal::AttemptEntry;
 use fanfare_model::Timestamp;
 use fanfare_registry::{Operation, OperationItem};
 use fanfare_wire::HeaderValue;
@@ -83,19 +84,37 @@ impl Row for Shown {
                 .collect()
         }),
         column!("headers", |Self(found)| {
-            let headers = found.envelope.headers.iter();
-            headers
-                .map(|(name, value)| (name.to_owned(), header(value)))
-                .collect()
+            let headers = found.headers.as_ref();
+            headers.map_or(Value::Null, |headers| {
+                headers
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), header(value)))
+                    .collect()
+            })
         }),
-        column!("data", |Self(found)| data(&found.envelope.body)),
+        column!("data", |Self(found)| data(&found.data)),
         column!("data_base64", |Self(found)| {
-            match std::str::from_utf8(&found.envelope.body) {
+            match std::str::from_utf8(&found.data) {
                 Ok(_) => Value::Null,
-                Err(_) => STANDARD.encode(&found.envelope.body).into(),
+                Err(_) => STANDARD.encode(&found.data).into(),
             }
         }),
+        column!("attempts", |Self(found)| match found.attempts.as_slice() {
+            [] => Value::Null,
+            attempts => attempts.iter().map(attempt).collect(),
+        }),
     ];
+}
+
+fn attempt(attempt: &AttemptEntry) -> Value {
+    json!({
+        "at": attempt.at.to_string(),
+        "replay": attempt.replay,
+        "attempt": attempt.number,
+        "status": attempt.status,
+        "outcome": attempt.failure.map_or("succeeded", |class| class.name()),
+        "error": attempt.error,
+    })
 }
 
 /// JSON as it is, other text as text; nothing of what is neither.
@@ -182,6 +201,15 @@ impl Row for Operation {
         column!("resolved", |operation| {
             format!("{} of {}", operation.resolved, operation.request.expected).into()
         }),
+    ];
+}
+
+impl Row for Reindexed {
+    const COLUMNS: &'static [Column<Self>] = &[
+        column!("in_queue", |done| done.in_queue.into()),
+        column!("others", |done| done.others.into()),
+        column!("entered", |done| done.entered.into()),
+        column!("dropped", |done| done.dropped.into()),
     ];
 }
 

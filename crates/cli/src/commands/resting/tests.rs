@@ -113,7 +113,12 @@ fn scripts_get_everything_that_is_known() {
 fn one_message_is_shown_with_its_headers_and_its_data() {
     let envelope = dead_letter("1", Some(503), "the receiver answered 503");
     let entry = Entry::of(Place::DeadLetters, &held(envelope.clone()));
-    let shown = [Shown(Found { entry, envelope })];
+    let shown = [Shown(Found {
+        entry,
+        headers: Some(envelope.headers),
+        data: envelope.body,
+        attempts: Vec::new(),
+    })];
     let shown: Value = serde_json::from_str(&output::to_json(&output::Objects(&shown))).unwrap();
     let shown = &shown[0];
     assert_eq!(shown["message"]["attempts"], 1);
