@@ -35,6 +35,7 @@ flock --nonblock 9 || { echo "another run of the tests uses $NODES" >&2; exit 1;
 FANFARE_TEST_PYTHON=$(tests/support.sh)
 # The tests ask for it themselves; what cannot be installed is better told before they run.
 tests/languages.sh >/dev/null
+tests/promtool.sh >/dev/null
 
 trap stop_nodes EXIT
 trap 'exit 130' INT

@@ -2,6 +2,7 @@
 
 use fanfare_broker::Settings as BrokerSettings;
 use fanfare_cli::{Config, Ending, Fanfare, Role, Stop};
+use fanfare_journal::History;
 use fanfare_model::Endpoint;
 use fanfare_registry::{NewEndpoint, Registry, Settings as RegistrySettings};
 use fanfare_testkit::wall_clock;
@@ -77,4 +78,13 @@ pub async fn open_registry(home: &TempDir) -> Registry {
         ..RegistrySettings::default()
     };
     Registry::open(&settings).await.expect("the registry opens")
+}
+
+/// The history that whoever has this home uses.
+pub async fn open_history(home: &TempDir) -> History {
+    let settings = fanfare_journal::Settings {
+        database: home.path().join("fanfare-history.db").into(),
+        ..fanfare_journal::Settings::default()
+    };
+    History::open(&settings).await.expect("the history opens")
 }

@@ -4,12 +4,14 @@ mod fleet;
 mod languages;
 mod pipeline;
 mod program;
+mod resting;
 mod scripts;
 
-pub use fleet::{Fleet, Member, open_registry};
+pub use fleet::{Fleet, Member, open_history, open_registry};
 pub use languages::Language;
 pub use pipeline::{PATIENCE, Pipeline};
-pub use program::{Program, fanfare_binary};
+pub use program::{Program, command, fanfare_binary};
+pub use resting::{bury, letter, owed};
 pub use scripts::{node, python};
 
 /// Whether this run is `make proof`, which has the time for more of everything.

@@ -1,6 +1,6 @@
 //! All roles in this process, on one broker and a registry of their own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use fanfare_broker::Settings as BrokerSettings;
 use fanfare_cli::{Config, Ending, Fanfare, Role, Stop};
@@ -15,6 +15,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+use crate::command;
+
 /// How long anything in a test may take on a slow, busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -27,7 +29,7 @@ pub struct Pipeline {
     address: SocketAddr,
     stop: Stop,
     running: JoinHandle<anyhow::Result<Ending>>,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Pipeline {
@@ -54,7 +56,7 @@ impl Pipeline {
             address,
             stop,
             running,
-            _home: home,
+            home,
         }
     }
 
@@ -155,7 +157,8 @@ impl Pipeline {
         lines.filter_map(value).sum()
     }
 
-    async fn metrics(&self) -> String {
+    /// What `/metrics` shows.
+    pub async fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(self.address)
             .await
             .expect("the program listens");
@@ -166,6 +169,11 @@ impl Pipeline {
         let read = stream.read_to_string(&mut answer).await;
         read.expect("the program answers with text");
         answer
+    }
+
+    /// `fanfare` on the same broker, registry and history, as a process of its own.
+    pub fn command(&self) -> Command {
+        command(&self.url, self.home.path())
     }
 
     /// The AMQP URL of its broker.

@@ -1,7 +1,7 @@
 //! The program as a process of its own, to be killed.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -25,6 +25,22 @@ pub fn fanfare_binary() -> PathBuf {
     binary
 }
 
+/// `fanfare` on a broker with four partitions, with registry and history in `home`.
+pub fn command(amqp_url: &str, home: &Path) -> Command {
+    let mut command = Command::new(fanfare_binary());
+    command
+        .current_dir(home)
+        .env("FANFARE__BROKER__URL", amqp_url)
+        .env("FANFARE__BROKER__PARTITIONS", "4")
+        .env("FANFARE__REGISTRY__DATABASE", home.join("fanfare.db"))
+        .env("FANFARE__REGISTRY__ENCRYPTION_KEY", "07".repeat(32))
+        .env(
+            "FANFARE__HISTORY__DATABASE",
+            home.join("fanfare-history.db"),
+        );
+    command
+}
+
 /// `fanfare serve` as a process. It is killed when dropped.
 pub struct Program {
     child: Child,
@@ -44,14 +60,8 @@ impl Program {
         extra: &[(&str, &str)],
         log: Stdio,
     ) -> Self {
-        let database = home.path().join("fanfare.db");
-        let child = Command::new(fanfare_binary())
+        let child = command(amqp_url, home.path())
             .args(["serve", "--roles", roles])
-            .current_dir(home.path())
-            .env("FANFARE__BROKER__URL", amqp_url)
-            .env("FANFARE__BROKER__PARTITIONS", "4")
-            .env("FANFARE__REGISTRY__DATABASE", database)
-            .env("FANFARE__REGISTRY__ENCRYPTION_KEY", "07".repeat(32))
             .env("FANFARE__API__LISTEN", "127.0.0.1:0")
             .env("FANFARE__DISPATCHER__ID", "test")
             .env(
@@ -70,6 +80,23 @@ impl Program {
     /// The id of its process.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Starts a command for operators, with registry and history in `home`.
+    pub fn operator(arguments: &[&str], amqp_url: &str, home: &TempDir) -> Self {
+        let child = command(amqp_url, home.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        Self { child }
+    }
+
+    /// Waits for its end, and returns its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let ended = self.child.wait();
+        ended.expect("the process can be waited for").code()
     }
 
     /// Starts a relay of the outbox in a database.

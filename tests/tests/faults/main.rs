@@ -6,6 +6,7 @@
 )]
 
 mod broker_outage;
+mod dead_letters;
 mod hand_over;
 mod kills;
 mod outbox;

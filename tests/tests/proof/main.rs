@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a proof prints what it found")]
 
 mod balance;
+mod dead_letters;
 mod fleet;
 mod isolation;
 mod load;

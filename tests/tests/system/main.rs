@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alerts;
 mod bad_events;
 mod bundles;
 mod command_line;
 mod content;
+mod dead_letters;
 mod delivery;
 mod examples;
 mod failing;

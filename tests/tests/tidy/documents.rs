@@ -228,6 +228,45 @@ fn telemetry_is_named_in_documents_as_in_the_code() {
     checkout::none("names of telemetry are those of the code", breaches);
 }
 
+#[test]
+fn every_alert_names_the_section_that_says_what_to_do() {
+    let (rules, operations) = ("deploy/prometheus/fanfare.rules.yml", "docs/operations.md");
+    let rules = checkout::read(rules);
+    let operations = checkout::read(operations);
+    let headings = operations
+        .text
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "));
+    let anchors: Vec<String> = headings.map(anchor).collect();
+    let of = |key: &'static str| {
+        let lines = rules.text.lines();
+        let values =
+            lines.filter_map(move |line| line.trim().trim_start_matches("- ").strip_prefix(key));
+        values.map(str::trim).collect::<Vec<_>>()
+    };
+    let (alerts, runbooks) = (of("alert:"), of("runbook:"));
+    assert_eq!(alerts.len(), runbooks.len(), "an alert has a runbook");
+    for (alert, runbook) in alerts.into_iter().zip(runbooks) {
+        let anchor = runbook
+            .strip_prefix("docs/operations.md#")
+            .unwrap_or_default();
+        assert!(
+            anchors.iter().any(|known| known == anchor),
+            "{alert}: no section `{anchor}`"
+        );
+        let row = format!("`{alert}`");
+        assert!(operations.text.contains(&row), "{alert} is in no table");
+    }
+}
+
+/// What a link to a heading ends with.
+fn anchor(heading: &str) -> String {
+    let kept = heading
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -".contains(*c));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
 /// The pieces of code in the first cells of the table that `heading` begins, with their lines.
 fn names_in_table<'a>(document: &'a File, heading: &str) -> Vec<(usize, &'a str)> {
     let lines = document.text.lines().enumerate();
