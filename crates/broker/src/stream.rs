@@ -96,8 +96,9 @@ impl StreamReader {
             if self.unacknowledged >= ACKNOWLEDGED_AT_ONCE {
                 let options = BasicAckOptions { multiple: true };
                 let acknowledged = self.channel.basic_ack(self.last_tag, options);
-                acknowledged.await.ok()?;
+                // First: dropped while it is written, it must not be sent again, which would end the channel.
                 self.unacknowledged = 0;
+                acknowledged.await.ok()?;
             }
             let delivery = self.consumer.next().await?.ok()?;
             self.unacknowledged += 1;

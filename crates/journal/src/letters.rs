@@ -95,6 +95,8 @@ pub struct LetterGroup {
     pub newest: Timestamp,
 }
 
+const DEAD: &str = "d.state = 'dead_lettered'";
+
 /// How many of the ids in the index are compared with the queue at once.
 const IDS_AT_ONCE: i64 = 10_000;
 
@@ -114,7 +116,7 @@ impl History {
     /// How many dead letters match.
     pub async fn count_letters(&self, filter: &LetterFilter) -> Result<u64, HistoryFault> {
         let mut found = Statement::new("SELECT COUNT(*) AS n FROM deliveries d");
-        restrict(&mut found, filter);
+        restrict(&mut found, DEAD, filter);
         let rows: Vec<(i64,)> = self.rows("counting dead letters", found).await?;
         Ok(rows.iter().map(|(count,)| count.unsigned_abs()).sum())
     }
@@ -246,7 +248,10 @@ fn letters(filter: &LetterFilter, after: Option<(Timestamp, DeliveryId)>, limit:
          FROM deliveries d JOIN events e ON e.seq = d.event_seq",
         DeliveryRow::columns()
     ));
-    restrict(&mut found, filter);
+    // Of few, all are sorted; of many, the first ones are read from an index that is in order.
+    let few = filter.endpoint.is_some() || !filter.ids.is_empty();
+    let condition = if few { DEAD } else { "d.reason IS NOT NULL" };
+    restrict(&mut found, condition, filter);
     if let Some((since, id)) = after {
         found.push(" AND (d.changed_at, d.id) > (");
         found.bind(since.as_microsecond()).push(", ");
@@ -294,7 +299,7 @@ fn letter_groups(filter: &LetterFilter, by: &[LetterKey]) -> Statement {
         "COUNT(*) AS count, MIN(d.changed_at) AS oldest, MAX(d.changed_at) AS newest \
          FROM deliveries d",
     );
-    restrict(&mut found, filter);
+    restrict(&mut found, DEAD, filter);
     if grouped.is_empty() {
         // Of nothing there is no group.
         found.push(" HAVING COUNT(*) > 0");
@@ -305,8 +310,8 @@ fn letter_groups(filter: &LetterFilter, by: &[LetterKey]) -> Statement {
     found
 }
 
-fn restrict(statement: &mut Statement, filter: &LetterFilter) {
-    statement.push(" WHERE d.state = 'dead_lettered'");
+fn restrict(statement: &mut Statement, condition: &str, filter: &LetterFilter) {
+    statement.push(&format!(" WHERE {condition}"));
     if !filter.ids.is_empty() {
         statement.push(" AND d.id IN (");
         let ids = filter.ids.iter().map(DeliveryId::as_bytes);

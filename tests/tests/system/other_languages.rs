@@ -49,7 +49,7 @@ async fn pika_reads_a_dead_letter_and_understands_it(version: Version) {
     receiver.behave("/a", Behaviour::status(500));
     let once = Schedule::from_seconds(vec![0]).unwrap();
     let url = receiver.url("/a");
-    pipeline
+    let endpoint = pipeline
         .register("t", &url, &["*"], |new| new.schedule = once)
         .await;
     pipeline
@@ -67,6 +67,9 @@ async fn pika_reads_a_dead_letter_and_understands_it(version: Version) {
     let letter: serde_json::Value = serde_json::from_str(&letter).unwrap();
     let headers = &letter["headers"];
     assert_eq!(headers["x-fanfare-tenant"], "t");
+    assert_eq!(headers["x-fanfare-endpoint"], endpoint.id.to_string());
+    assert_eq!(headers["x-fanfare-event-type"], "a");
+    assert_eq!(headers["x-fanfare-event-id"], "1");
     assert_eq!(headers["x-fanfare-reason"], "exhausted");
     assert_eq!(headers["x-fanfare-attempts"], 1);
     assert_eq!(headers["x-fanfare-last-status"], 500);

@@ -9,7 +9,7 @@ mod rows;
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use fanfare_broker::{Broker, JournalWriter, Place};
 use fanfare_deadletters::{Action, Desk, Seen, View, reindex};
 use fanfare_journal::History;
@@ -193,9 +193,10 @@ fn index(settings: &Config) -> Option<History> {
 }
 
 async fn set_index_right(format: OutputFormat, settings: &Config) -> anyhow::Result<()> {
-    let index = index(settings).context(
-        "there is no history here: `journal.enabled` and `history.database` say where it is",
-    )?;
+    if !settings.journal.enabled {
+        bail!("`journal.enabled` is off, so nothing would keep the index as the queue is");
+    }
+    let index = History::open(&settings.history).await?;
     let broker = connected(&settings.broker, "fanfare reindex").await?;
     let depth = broker
         .depth(&broker.topology().queue_of(Place::DeadLetters))

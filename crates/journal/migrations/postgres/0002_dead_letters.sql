@@ -1,4 +1,3 @@
--- The index of the queue of dead letters: what people group and list them by.
-CREATE INDEX dead_letters_by_kind ON deliveries (tenant, endpoint, event_type, reason, changed_at)
-    WHERE state = 'dead_lettered';
-CREATE INDEX dead_letters_by_age ON deliveries (changed_at, id) WHERE state = 'dead_lettered';
+-- The index of the queue of dead letters, in the order in which it is listed. Only a dead letter has a reason; the
+-- condition names it rather than the state, because SQLite would use `deliveries_by_state` for that, and sort.
+CREATE INDEX dead_letters_by_age ON deliveries (changed_at, id) WHERE reason IS NOT NULL;
