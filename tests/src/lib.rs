@@ -10,7 +10,7 @@ mod scripts;
 pub use fleet::{Fleet, Member, open_history, open_registry};
 pub use languages::Language;
 pub use pipeline::{PATIENCE, Pipeline};
-pub use program::{Program, command, fanfare_binary};
+pub use program::{Program, answer_of, command, fanfare_binary};
 pub use resting::{bury, letter, owed};
 pub use scripts::{node, python};
 

@@ -5,6 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// The binary that the test run built.
@@ -41,6 +42,19 @@ pub fn command(amqp_url: &str, home: &Path) -> Command {
     command
 }
 
+/// Runs a command of the program to its end, which must be a good one, and returns the JSON that it printed.
+pub async fn answer_of(amqp_url: &str, home: &TempDir, arguments: &[&str]) -> Value {
+    let mut running = command(amqp_url, home.path());
+    running.args(arguments).args(["--output", "json"]);
+    let output = tokio::task::spawn_blocking(move || running.output())
+        .await
+        .expect("waiting for a process does not panic")
+        .expect("the program runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "fanfare {arguments:?}: {told}");
+    serde_json::from_slice(&output.stdout).expect("it prints JSON")
+}
+
 /// `fanfare serve` as a process. It is killed when dropped.
 pub struct Program {
     child: Child,
@@ -70,8 +84,18 @@ impl Program {
             )
             .env("FANFARE__TELEMETRY__LOG_FILTER", "warn")
             .envs(extra.iter().copied())
-            .stdin(Stdio::null())
             .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        Self { child }
+    }
+
+    /// Starts another command of the program.
+    pub fn start(amqp_url: &str, home: &TempDir, arguments: &[&str]) -> Self {
+        let child = command(amqp_url, home.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .spawn()
             .expect("the program starts");
         Self { child }

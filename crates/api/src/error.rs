@@ -6,6 +6,7 @@ use fanfare_deadletters::DeadLettersFault;
 use fanfare_journal::HistoryFault;
 use fanfare_producer::ProducerFault;
 use fanfare_registry::{InvalidEndpoint, RegistryFault};
+use fanfare_replay::ReplayFault;
 
 use crate::problem::{Code, Problem};
 
@@ -77,6 +78,32 @@ impl From<DeadLettersFault> for Problem {
         } else {
             tracing::error!(error, "a queue could not be looked into");
             Self::internal()
+        }
+    }
+}
+
+impl From<ReplayFault> for Problem {
+    /// Logs a fault of ours: its text is not for callers.
+    fn from(fault: ReplayFault) -> Self {
+        let text = fault.to_string();
+        match fault {
+            ReplayFault::Refused { field, why } => Self::at(field, Code::InvalidRequest, &why),
+            ReplayFault::NoSuchEndpoint { .. } => Self::new(Code::NoSuchEndpoint, &text),
+            ReplayFault::EndpointDisabled { .. } => Self::new(Code::EndpointDisabled, &text),
+            ReplayFault::NoSuchEvent { .. } => Self::new(Code::NoSuchEvent, &text),
+            ReplayFault::History(fault) => fault.into(),
+            ReplayFault::Store(fault) => fault.into(),
+            // Only those who run an operation meet these.
+            ReplayFault::Broker(_)
+            | ReplayFault::Publish(_)
+            | ReplayFault::Unconfirmed(_)
+            | ReplayFault::DeadLetters(_)
+            | ReplayFault::LockLost(_)
+            | ReplayFault::Unreadable { .. } => {
+                let error = &fault as &dyn Error;
+                tracing::error!(error, "a request could not be carried out");
+                Self::internal()
+            }
         }
     }
 }

@@ -31,8 +31,8 @@ const LONGEST_PAGE: u32 = 200;
 /// The event that a path names, and its tenant.
 #[derive(Deserialize)]
 pub(crate) struct EventPath {
-    tenant: fanfare_model::TenantId,
-    event: String,
+    pub(crate) tenant: fanfare_model::TenantId,
+    pub(crate) event: String,
 }
 
 /// A page of events, newest first.
@@ -95,6 +95,7 @@ pub(crate) async fn events(
             states: states(&asked)?,
             from,
             to,
+            ..DeliveryFilter::default()
         };
         let found = history.deliveries(&filter, page).await?;
         found.into_iter().map(ShownEvent::from).collect()

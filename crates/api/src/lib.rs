@@ -21,6 +21,7 @@ mod history;
 mod monitor;
 mod openapi;
 mod operations;
+mod replays;
 mod resting;
 mod trials;
 

@@ -31,7 +31,7 @@ use crate::{
     openapi::Document,
     operations,
     problem::{Code, Problem},
-    resting, trials,
+    replays, resting, trials,
 };
 
 /// What the API works with.
@@ -44,6 +44,8 @@ pub struct Api {
     pub history: History,
     /// Where messages that rest are looked at, and dealt with.
     pub desk: Desk,
+    /// Where it is asked for to be sent again.
+    pub replays: fanfare_replay::Desk,
     /// What this process routes and delivers by; nudged when the registry was changed here.
     pub snapshots: Snapshots,
     /// Tells other processes that the registry was changed here.
@@ -136,6 +138,12 @@ fn router(shared: &Arc<Shared>) -> Router {
         .routes(routes!(history::event))
         .routes(routes!(history::attempts))
         .routes(routes!(history::feed))
+        .routes(routes!(replays::replay))
+        .routes(routes!(replays::backfill))
+        .routes(routes!(replays::resend))
+        .routes(routes!(replays::list))
+        .routes(routes!(replays::show))
+        .routes(routes!(replays::cancel))
         .routes(routes!(endpoints::create, endpoints::list))
         .routes(routes!(
             endpoints::show,

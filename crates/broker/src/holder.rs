@@ -23,18 +23,13 @@ use lapin::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions,
         QueueDeclareOptions,
     },
-    protocol::AMQPSoftError,
     types::{FieldTable, ShortString},
     uri::AMQPUri,
 };
 use tokio::time;
 use tracing::warn;
 
-use crate::{
-    BrokerFault, Place, Topology,
-    broker::{is_soft_error, open_channel},
-    convert::from_parts,
-};
+use crate::{BrokerFault, Place, Topology, broker::open_channel, convert::from_parts, lock};
 
 /// How many unacknowledged messages each channel takes. RabbitMQ sends no more than 2,000; with bodies
 /// of 256 KiB half of that is enough memory for what is on its way.
@@ -115,7 +110,11 @@ impl Holder {
         let connection = Connection::connect_uri(uri.clone(), properties)
             .await
             .map_err(BrokerFault::operation("connecting"))?;
-        if exclusively && !lock(&connection, &topology.lock_of(place)).await? {
+        if exclusively
+            && lock::declare(&connection, &topology.lock_named(place.name()))
+                .await?
+                .is_none()
+        {
             close(&connection).await;
             return Ok(None);
         }
@@ -225,25 +224,6 @@ impl Holder {
 
     fn fault(&self) -> impl FnOnce(lapin::Error) -> BrokerFault + use<> {
         BrokerFault::operation(format!("passing over queue `{}`", self.queue))
-    }
-}
-
-/// Whether the lock is ours now. It is freed when the connection ends, however that happens.
-async fn lock(connection: &Connection, name: &str) -> Result<bool, BrokerFault> {
-    let channel = open_channel(connection).await?;
-    let options = QueueDeclareOptions {
-        exclusive: true,
-        auto_delete: true,
-        ..QueueDeclareOptions::default()
-    };
-    let declared = channel.queue_declare(name.into(), options, FieldTable::default());
-    match declared.await {
-        Ok(_) => Ok(true),
-        Err(error) if is_soft_error(&error, &AMQPSoftError::RESOURCELOCKED) => Ok(false),
-        Err(source) => Err(BrokerFault::Operation {
-            what: format!("locking by queue `{name}`"),
-            source,
-        }),
     }
 }
 

@@ -234,9 +234,9 @@ impl Topology {
         self.name(place.name())
     }
 
-    /// The name of the exclusive queue that keeps two passes over the same queue apart.
-    pub(crate) fn lock_of(&self, place: Place) -> String {
-        self.name(&format!("{place}.pass"))
+    /// The name of the exclusive queue that keeps two processes apart that would do the same work.
+    pub(crate) fn lock_named(&self, work: &str) -> String {
+        self.name(&format!("{work}.pass"))
     }
 
     /// Where processes tell each other what changed. Nobody need be listening.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use fanfare_model::TenantId;
+use fanfare_model::{DatabaseLocation, TenantId};
 use jiff::fmt::friendly::SpanParser;
 
 use crate::{Moment, commands::bench::EVENTS};
@@ -18,6 +18,7 @@ mod outbox;
 mod publish;
 #[cfg(test)]
 mod refusals;
+mod replay;
 mod resting;
 
 pub use self::{
@@ -36,6 +37,7 @@ pub use self::{
     listen::{ListenArgs, LocalUrl, Share},
     outbox::{OutboxArgs, OutboxCommand, OutboxRelayArgs},
     publish::{DataSource, PublishArgs, PublishMode},
+    replay::{BackfillArgs, EventsResendArgs, PastArgs, ReplayArgs, ReplayCommand, SendingArgs},
     resting::{
         DeadLettersCommand, OneRestingArgs, OperationsCommand, RestingActArgs, RestingCommand,
         RestingFilterArgs, RestingGroupArgs, RestingListArgs,
@@ -102,6 +104,8 @@ pub enum Command {
     /// Look at what happened: search, show one event, read a tenant's feed
     #[command(subcommand)]
     Events(EventsCommand),
+    /// Send an endpoint again what it missed, or what a new one is to have from the past
+    Replay(ReplayArgs),
     /// Search requests to receivers, newest first
     Attempts(AttemptsArgs),
     /// Show who changed what
@@ -264,6 +268,9 @@ pub struct BenchArgs {
     /// The process of that RabbitMQ, to measure its processor time too
     #[arg(long, value_name = "PID")]
     pub broker_pid: Option<u32>,
+    /// An empty PostgreSQL database, to measure the history in it beside SQLite
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<DatabaseLocation>,
     /// What to measure, separated by commas
     #[arg(
         long,
@@ -294,6 +301,10 @@ pub enum Scenario {
     RetryStorm,
     /// Processor time and memory of each process, with 10 to 100,000 endpoints
     Processes,
+    /// What each way to keep a journal costs a delivery
+    Journal,
+    /// How fast a million attempts are recorded, and how long searches among them take
+    History,
 }
 
 fn duration(text: &str) -> Result<Duration, jiff::Error> {
@@ -333,6 +344,32 @@ mod tests {
             };
             assert_eq!(roles, expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_replay_says_what_or_names_a_command() {
+        let line = "fanfare replay --tenant t --endpoint ep_00000000000000000000000000000001 \
+                    --since 3d --types a,b.* --outcome all --dry-run";
+        let Command::Replay(ReplayArgs {
+            command: None,
+            past: Some(past),
+            outcome,
+            sending: Some(sending),
+        }) = parsed(line)
+        else {
+            panic!("{line}");
+        };
+        assert_eq!((past.types.len(), sending.dry_run), (2, true));
+        assert_eq!(outcome, fanfare_replay::Outcome::All);
+        let Command::Replay(ReplayArgs {
+            command: Some(ReplayCommand::Operations { open, limit }),
+            past: None,
+            ..
+        }) = parsed("fanfare replay operations --open")
+        else {
+            panic!("operations");
+        };
+        assert_eq!((open, limit), (true, 50));
     }
 
     #[test]
@@ -393,6 +430,11 @@ mod tests {
             "fanfare dead-letters discard --all --why x --older-than 2d --before 2026-11-23T12:00:00Z",
             "fanfare dead-letters operations cancel dlv_1",
             "fanfare rejected replay --all --why x",
+            "fanfare replay --why x",
+            "fanfare replay --tenant t --endpoint ep_00000000000000000000000000000001",
+            "fanfare replay --tenant t --endpoint ep_00000000000000000000000000000001 --outcome lost --dry-run",
+            "fanfare replay operations --tenant t",
+            "fanfare events resend 1 --tenant t --why x",
             "fanfare topology --markdown check",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -15,6 +15,7 @@ pub(crate) mod listen;
 pub(crate) mod migrate;
 pub(crate) mod outbox;
 pub(crate) mod publish;
+pub(crate) mod replay;
 pub(crate) mod resting;
 pub(crate) mod serve;
 pub(crate) mod template;

@@ -15,16 +15,16 @@ mod signals;
 mod wiring;
 
 pub use args::{
-    Args, AttemptsArgs, AuditArgs, BenchArgs, Command, CompletionsArgs, DataSource,
+    Args, AttemptsArgs, AuditArgs, BackfillArgs, BenchArgs, Command, CompletionsArgs, DataSource,
     DeadLettersCommand, DevArgs, EndpointOptions, EndpointsAddArgs, EndpointsCommand,
     EndpointsListArgs, EndpointsUpdateArgs, EventTypesCommand, EventsCommand, EventsFeedArgs,
-    EventsListArgs, EventsShowArgs, FilterCommand, FilterTestArgs, KeysCommand, ListenArgs,
-    LoadEventTypesArgs, LocalUrl, MigrateArgs, OneEndpointArgs, OneEventTypeArgs, OneRestingArgs,
-    OperationsCommand, OutboxArgs, OutboxCommand, OutboxRelayArgs, OutputFormat, Parameter,
-    PublishArgs, PublishMode, PutEventTypeArgs, Resettable, RestingActArgs, RestingCommand,
-    RestingFilterArgs, RestingGroupArgs, RestingListArgs, Role, RotateSecretArgs, SampleEventArgs,
-    Scenario, ServeArgs, Share, States, TemplateArgs, TemplateCommand, TemplateRenderArgs,
-    TopologyCommand,
+    EventsListArgs, EventsResendArgs, EventsShowArgs, FilterCommand, FilterTestArgs, KeysCommand,
+    ListenArgs, LoadEventTypesArgs, LocalUrl, MigrateArgs, OneEndpointArgs, OneEventTypeArgs,
+    OneRestingArgs, OperationsCommand, OutboxArgs, OutboxCommand, OutboxRelayArgs, OutputFormat,
+    Parameter, PastArgs, PublishArgs, PublishMode, PutEventTypeArgs, ReplayArgs, ReplayCommand,
+    Resettable, RestingActArgs, RestingCommand, RestingFilterArgs, RestingGroupArgs,
+    RestingListArgs, Role, RotateSecretArgs, SampleEventArgs, Scenario, SendingArgs, ServeArgs,
+    Share, States, TemplateArgs, TemplateCommand, TemplateRenderArgs, TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use moment::Moment;

@@ -47,6 +47,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Events(command) => {
             commands::events::run(args.output, command, &sources()).await?;
         }
+        Command::Replay(replay) => commands::replay::run(args.output, replay, &sources()).await?,
         Command::Attempts(attempts) => {
             commands::events::attempts(args.output, attempts, &sources()).await?;
         }

@@ -145,6 +145,7 @@ impl Fanfare {
         self.spawn_recorder(&mut behind, background.clone());
         let (history, journals) = (self.history.clone(), self.journals());
         self.keep_dead_letters(&mut behind, &journals, &background);
+        self.keep_replays(&mut behind, &journals, &background);
         let mut roles = JoinSet::new();
         let (snapshots, clock) = (self.snapshots.clone(), self.clock.clone());
         let diversions = self.spawn_roles(&mut roles, &journals)?;
@@ -241,6 +242,31 @@ impl Fanfare {
         ));
     }
 
+    /// Where replays of history are asked for and run.
+    fn replays(&self, journals: &Journals) -> fanfare_replay::Desk {
+        fanfare_replay::Desk::new(
+            &self.broker,
+            self.history.clone(),
+            journals.operator.clone(),
+            self.desk(journals),
+            self.clock.clone(),
+            self.config.dead_letters.replay_pace,
+        )
+    }
+
+    /// With the role `api`, a process runs the replays that are asked for.
+    fn keep_replays(
+        &self,
+        behind: &mut JoinSet<()>,
+        journals: &Journals,
+        shutdown: &CancellationToken,
+    ) {
+        if self.roles.contains(&Role::Api) {
+            let desk = self.replays(journals);
+            behind.spawn(fanfare_replay::keep(desk, shutdown.clone()));
+        }
+    }
+
     /// Starts the roles. Returns where to tell a router which endpoints are flooded.
     fn spawn_roles(
         self,
@@ -284,13 +310,18 @@ impl Fanfare {
                 async move { Ok(fanfare_dispatcher::run(dispatcher, terminate, abort).await?) },
             );
         }
-        let desk = self.desk(journals);
-        roles.spawn(self.serve_http(desk, terminate));
+        let (desk, replays) = (self.desk(journals), self.replays(journals));
+        roles.spawn(self.serve_http(desk, replays, terminate));
         Ok(diversions)
     }
 
     /// Every process serves health and metrics; with the role `api` also the API.
-    async fn serve_http(self, desk: Desk, terminate: CancellationToken) -> anyhow::Result<usize> {
+    async fn serve_http(
+        self,
+        desk: Desk,
+        replays: fanfare_replay::Desk,
+        terminate: CancellationToken,
+    ) -> anyhow::Result<usize> {
         let (broker, snapshots) = (self.broker.clone(), self.snapshots.clone());
         let health = Health::new()
             .with("broker", move || broker.is_ready())
@@ -307,6 +338,7 @@ impl Fanfare {
             registry: self.registry,
             history: self.history,
             desk,
+            replays,
             snapshots: self.snapshots,
             announcer,
             producer: Producer::on(&self.broker, self.clock.clone())
@@ -334,6 +366,7 @@ impl Journals {
         tokio::join!(
             self.router.close(JOURNALS_END_WITHIN),
             self.dispatcher.close(JOURNALS_END_WITHIN),
+            self.operator.close(JOURNALS_END_WITHIN),
         );
     }
 }

@@ -31,6 +31,9 @@ pub struct Filter {
     /// Those whose last answer had this status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    /// Those that were replayed fewer times than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_replay: Option<u32>,
     /// Those that rest since before this moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Timestamp>,
@@ -112,6 +115,9 @@ impl Filter {
                 .status
                 .is_none_or(|status| entry.last_status == Some(status.into()))
             && self
+                .before_replay
+                .is_none_or(|replay| entry.replay < replay)
+            && self
                 .before
                 .is_none_or(|before| entry.since.is_some_and(|since| since < before))
             && self
@@ -160,6 +166,8 @@ mod tests {
             |f| (f.status, f.before, f.after) = (Some(503), at(101), at(100)),
             true,
         );
+        check(|f| f.before_replay = Some(1), true);
+        check(|f| f.before_replay = Some(0), false);
         check(|f| f.before = at(100), false);
         check(|f| f.after = at(101), false);
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use fanfare_model::{DatabaseLocation, EndpointId, EventKey, TenantId};
+use fanfare_model::{DatabaseLocation, DeliveryId, EndpointId, EventKey, TenantId};
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -98,6 +98,22 @@ impl History {
         let found = search::count(filter);
         let rows: Vec<(i64,)> = self.rows("counting deliveries", found).await?;
         Ok(rows.iter().map(|(count,)| count.unsigned_abs()).sum())
+    }
+
+    /// How these deliveries stand: those of them that are recorded.
+    pub async fn standing(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryRecord>, HistoryFault> {
+        let columns = DeliveryRow::columns();
+        let mut found = Vec::new();
+        for page in ids.chunks(IN_ONE_LIST) {
+            let mut select =
+                Statement::new(&format!("SELECT {columns} FROM deliveries d WHERE id IN ("));
+            select
+                .bind_list(page.iter().map(DeliveryId::as_bytes))
+                .push(")");
+            let rows = self.find::<DeliveryRow, _>("reading deliveries", select);
+            found.extend(rows.await?);
+        }
+        Ok(found)
     }
 
     /// What filling an endpoint from the past is made of: the events of a tenant that match, oldest first,

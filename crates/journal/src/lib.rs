@@ -20,6 +20,7 @@ mod retention;
 mod take_in;
 mod writers;
 
+mod migration;
 mod rows;
 mod statement;
 mod store;
@@ -32,6 +33,7 @@ pub use error::HistoryFault;
 pub use feed::{FeedFilter, FeedPart, InvalidOutcome, InvalidState};
 pub use history::History;
 pub use letters::{Letter, LetterFilter, LetterGroup, LetterKey};
+pub use migration::{migrate, migrations};
 pub use record::{Counts, MissingOffsets, Portion, Recorded};
 pub use recorder::{Recorder, record_journal};
 pub use records::{

@@ -79,6 +79,8 @@ pub struct DeliveryFilter {
     pub from: Option<Timestamp>,
     /// Of events routed before this.
     pub to: Option<Timestamp>,
+    /// Replayed, and heard of at or after this.
+    pub replayed_since: Option<Timestamp>,
 }
 
 /// How a delivery stands, to be looked for.
@@ -312,6 +314,10 @@ fn of_deliveries(filter: &DeliveryFilter) -> Conditions {
     }
     matching(&mut conditions.statement, "d", &filter.event_types);
     conditions.between("d.at", filter.from, filter.to);
+    if let Some(since) = filter.replayed_since {
+        let since = since.as_microsecond();
+        conditions.and("d.replay > 0 AND d.changed_at >= ", since);
+    }
     conditions
 }
 

@@ -5,19 +5,13 @@
 mod postgres;
 mod sqlite;
 
-use fanfare_model::DatabaseLocation;
+use fanfare_model::{DatabaseLocation, MigrationStep};
 use sqlx::{
     AssertSqlSafe, FromRow, PgPool, PgTransaction, Postgres, Sqlite, SqlitePool, SqliteTransaction,
     migrate::Migrator, postgres::PgRow, sqlite::SqliteRow,
 };
 
-use crate::{HistoryFault, rows::NewAttempt, statement::Statement};
-
-/// The newest schema that a set of migrations knows.
-fn newest(migrations: &Migrator) -> i64 {
-    let versions = migrations.iter().map(|step| step.version);
-    versions.max().unwrap_or(0)
-}
+use crate::{HistoryFault, migration, rows::NewAttempt, statement::Statement};
 
 /// A row that either database can give.
 pub(crate) trait Row:
@@ -51,9 +45,46 @@ macro_rules! fetch_all {
 impl Store {
     /// Opens the database, and brings its schema up to date.
     pub(crate) async fn open(location: &DatabaseLocation) -> Result<Self, HistoryFault> {
+        let store = Self::connect(location).await?;
+        store.migrate(location).await?;
+        Ok(store)
+    }
+
+    /// Opens the database as it is; its schema may be an older one.
+    pub(crate) async fn connect(location: &DatabaseLocation) -> Result<Self, HistoryFault> {
         match location {
-            DatabaseLocation::Sqlite(path) => sqlite::open(path).await.map(Self::Sqlite),
-            DatabaseLocation::Postgres(url) => postgres::open(url).await.map(Self::Postgres),
+            DatabaseLocation::Sqlite(path) => sqlite::connect(path).await.map(Self::Sqlite),
+            DatabaseLocation::Postgres(url) => postgres::connect(url).await.map(Self::Postgres),
+        }
+    }
+
+    /// Brings the schema up to date.
+    pub(crate) async fn migrate(&self, location: &DatabaseLocation) -> Result<(), HistoryFault> {
+        let migrated = match self {
+            Self::Sqlite(pool) => sqlite::migrate(pool).await,
+            Self::Postgres(pool) => postgres::migrate(pool).await,
+        };
+        migrated.map_err(|fault| migration::refused(location, fault))
+    }
+
+    /// The steps of the schema that the database has and lacks.
+    pub(crate) async fn steps(
+        &self,
+        location: &DatabaseLocation,
+    ) -> Result<Vec<MigrationStep>, HistoryFault> {
+        let applied = match self {
+            Self::Sqlite(pool) => sqlite::applied(pool).await,
+            Self::Postgres(pool) => postgres::applied(pool).await,
+        };
+        let applied = applied.map_err(|fault| migration::refused(location, fault))?;
+        migration::steps(location, &applied)
+    }
+
+    /// The steps that this release knows.
+    pub(crate) fn migrations(location: &DatabaseLocation) -> &'static Migrator {
+        match location {
+            DatabaseLocation::Sqlite(_) => &sqlite::MIGRATIONS,
+            DatabaseLocation::Postgres(_) => &postgres::MIGRATIONS,
         }
     }
 

@@ -21,6 +21,17 @@ pub enum DatabaseLocation {
     Postgres(PostgresUrl),
 }
 
+/// A step of the schema of a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationStep {
+    /// Its number.
+    pub version: i64,
+    /// What it is about.
+    pub description: String,
+    /// Whether the database has it already.
+    pub applied: bool,
+}
+
 /// The URL of a PostgreSQL database. Its parts that may hold a password are never printed.
 #[derive(Clone, PartialEq)]
 pub struct PostgresUrl {

@@ -38,7 +38,7 @@ pub use auth::{
     InvalidHttpVersion, TlsIdentity,
 };
 pub use clock::Clock;
-pub use database::{DatabaseLocation, InvalidDatabaseLocation, PostgresUrl};
+pub use database::{DatabaseLocation, InvalidDatabaseLocation, MigrationStep, PostgresUrl};
 pub use dead_letter::DeadLetter;
 pub use delivery::{Delivery, Failure, FailureHistory, TraceContext, Wait};
 pub use disable::{DisableAfter, InvalidDisableAfter};

@@ -1,10 +1,10 @@
 //! What a database has to do for the registry: rows in, rows out. `sqlite.rs` and `postgres.rs` do it.
 
 use async_trait::async_trait;
-use fanfare_model::DatabaseLocation;
+use fanfare_model::{DatabaseLocation, MigrationStep};
 
 use crate::{
-    KeyId, MigrationStep, RegistryFault, operation_rows::OperationRows, postgres::PostgresStore,
+    KeyId, RegistryFault, operation_rows::OperationRows, postgres::PostgresStore,
     record::EndpointRow, sqlite::SqliteStore,
 };
 

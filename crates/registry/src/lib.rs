@@ -43,7 +43,7 @@ pub use event_type::{
     Uncatalogued, built_in_sample,
 };
 pub use freshness::{Snapshots, keep_fresh};
-pub use migration::{MigrationStep, migrate, migrations};
+pub use migration::{migrate, migrations};
 pub use new_endpoint::{InvalidEndpoint, NewEndpoint};
 pub use operations::{
     NewOperation, Operation, OperationId, OperationItem, OperationPage, OperationState,

@@ -1,20 +1,9 @@
 //! The steps of a database's schema: which are taken, which are missing, and which are from the future.
 
-use fanfare_model::DatabaseLocation;
+use fanfare_model::{DatabaseLocation, MigrationStep};
 use sqlx::migrate::{AppliedMigration, MigrateError, Migrator};
 
 use crate::{RegistryFault, Settings, backend};
-
-/// A step of the schema of the registry's database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MigrationStep {
-    /// Its number.
-    pub version: i64,
-    /// What it is about.
-    pub description: String,
-    /// Whether the database has it already.
-    pub applied: bool,
-}
 
 /// The steps that the registry's database has and lacks. Changes nothing, and makes no file.
 pub async fn migrations(settings: &Settings) -> Result<Vec<MigrationStep>, RegistryFault> {

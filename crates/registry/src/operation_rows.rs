@@ -37,10 +37,11 @@ pub(crate) trait OperationRows {
     async fn known_items(&self, operation: &[u8], messages: &[String])
     -> sqlx::Result<Vec<String>>;
 
-    /// Notes messages and counts those that were not noted before.
+    /// Notes messages and counts those that were not noted before; notes how far it has come, if that is given.
     async fn insert_items(
         &self,
         operation: &[u8],
+        checkpoint: Option<&str>,
         items: &[OperationItemRow],
         now: i64,
     ) -> sqlx::Result<Option<OperationRow>>;
@@ -151,6 +152,7 @@ macro_rules! operation_rows {
     async fn insert_items(
         &self,
         operation: &[u8],
+        checkpoint: Option<&str>,
         items: &[OperationItemRow],
         now: i64,
     ) -> sqlx::Result<Option<OperationRow>> {
@@ -171,12 +173,14 @@ macro_rules! operation_rows {
         }
         let row = sqlx::query_as(
             "UPDATE operations SET resolved = resolved + $2, changed_at = $3,
+                    checkpoint = COALESCE($4, checkpoint),
                     state = CASE state WHEN 'pending' THEN 'running' ELSE state END
              WHERE id = $1 RETURNING *",
         )
         .bind(operation)
         .bind(i64::try_from(new).unwrap_or(i64::MAX))
         .bind(now)
+        .bind(checkpoint)
         .fetch_optional(&mut *change)
         .await?;
         change.commit().await?;

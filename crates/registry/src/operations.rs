@@ -138,6 +138,8 @@ pub struct Operation {
     pub state: OperationState,
     /// How many messages it has dealt with. Each counts once, however often it had to be repeated.
     pub resolved: u64,
+    /// How far it has come, in the words of whoever carries it out; empty where it has no order to go by.
+    pub checkpoint: String,
     /// When it changed last; when it is over, when it ended.
     pub changed_at: Timestamp,
 }
@@ -178,6 +180,7 @@ pub(crate) struct OperationRow {
     pub(crate) state: String,
     pub(crate) expected: i64,
     pub(crate) resolved: i64,
+    pub(crate) checkpoint: String,
     pub(crate) requested_at: i64,
     pub(crate) changed_at: i64,
 }
@@ -210,6 +213,7 @@ impl OperationRow {
             requested_at: moment(self.requested_at)?,
             state: OperationState::parse(&self.state)?,
             resolved: count(self.resolved),
+            checkpoint: self.checkpoint,
             changed_at: moment(self.changed_at)?,
         })
     }
@@ -245,6 +249,7 @@ impl Registry {
             state: OperationState::Pending.name().to_owned(),
             expected: i64::try_from(new.expected).unwrap_or(i64::MAX),
             resolved: 0,
+            checkpoint: String::new(),
             requested_at: now.as_microsecond(),
             changed_at: now.as_microsecond(),
         };
@@ -299,6 +304,27 @@ impl Registry {
         items: &[OperationItem],
         now: Timestamp,
     ) -> Result<Option<Operation>, RegistryFault> {
+        self.note(id, None, items, now).await
+    }
+
+    /// The same, and that it has come this far with them: both or neither.
+    pub async fn advance_operation(
+        &self,
+        id: OperationId,
+        checkpoint: &str,
+        items: &[OperationItem],
+        now: Timestamp,
+    ) -> Result<Option<Operation>, RegistryFault> {
+        self.note(id, Some(checkpoint), items, now).await
+    }
+
+    async fn note(
+        &self,
+        id: OperationId,
+        checkpoint: Option<&str>,
+        items: &[OperationItem],
+        now: Timestamp,
+    ) -> Result<Option<Operation>, RegistryFault> {
         let rows: Vec<OperationItemRow> = items
             .iter()
             .map(|item| OperationItemRow {
@@ -309,7 +335,7 @@ impl Registry {
             .collect();
         let store = self.store().await?;
         let row = store
-            .insert_items(id.0.as_bytes(), &rows, now.as_microsecond())
+            .insert_items(id.0.as_bytes(), checkpoint, &rows, now.as_microsecond())
             .await
             .map_err(failed("noting what an operation has done"))?;
         row.map(OperationRow::open).transpose()

@@ -5,7 +5,7 @@
 use std::{borrow::Cow, str::FromStr, sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
-use fanfare_model::{DatabaseLocation, PostgresUrl};
+use fanfare_model::{DatabaseLocation, MigrationStep, PostgresUrl};
 use sqlx::{
     PgPool, PgTransaction,
     migrate::{Migrate as _, MigrateError, Migrator},
@@ -13,7 +13,7 @@ use sqlx::{
 };
 
 use crate::{
-    KeyId, MigrationStep, RegistryFault,
+    KeyId, RegistryFault,
     backend::{ApiKeyRow, AuditQuery, AuditRow, Backend, EventTypeRow, StateRow, key_id, unsigned},
     migration,
     record::EndpointRow,

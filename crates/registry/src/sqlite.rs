@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use fanfare_model::DatabaseLocation;
+use fanfare_model::{DatabaseLocation, MigrationStep};
 use sqlx::{
     Connection, SqliteConnection, SqlitePool, SqliteTransaction,
     migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator},
@@ -17,7 +17,7 @@ use sqlx::{
 };
 
 use crate::{
-    KeyId, MigrationStep, RegistryFault,
+    KeyId, RegistryFault,
     backend::{ApiKeyRow, AuditQuery, AuditRow, Backend, EventTypeRow, StateRow, key_id, unsigned},
     file::temporary_beside,
     migration,

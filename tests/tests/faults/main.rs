@@ -10,5 +10,7 @@ mod dead_letters;
 mod hand_over;
 mod kills;
 mod outbox;
+mod recorders;
+mod replays;
 mod restart;
 mod support;

@@ -18,5 +18,6 @@ mod identity;
 mod modes;
 mod other_languages;
 mod referralhero;
+mod replays;
 mod signatures;
 mod waiting;

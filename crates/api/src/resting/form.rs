@@ -275,6 +275,7 @@ impl RequestForm {
             status: self.status,
             before: self.until,
             after: self.since,
+            ..Filter::default()
         };
         let checked = filter.check(self.all);
         checked.map_err(|fault| invalid("all", &fault.to_string()))?;

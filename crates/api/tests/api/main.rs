@@ -9,5 +9,6 @@ mod events;
 mod history;
 mod process;
 mod refusals;
+mod replays;
 mod resting;
 mod support;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fanfare_api::{Announcer, Api, ApiFault, Health, Settings, run};
-use fanfare_broker::Broker;
+use fanfare_broker::{Broker, JournalWriter};
 use fanfare_deadletters::Desk;
 use fanfare_journal::History;
 use fanfare_model::{EgressPolicy, Secret};
@@ -71,6 +71,7 @@ impl Server {
                 fanfare_deadletters::Settings::default(),
             )
             .indexed_by(history.clone()),
+            replays: replays(&broker, &registry, &history),
             snapshots: Snapshots::new(),
             announcer: Announcer::on(&broker, wall_clock()),
             producer: Producer::on(&broker, wall_clock()),
@@ -134,6 +135,16 @@ impl Server {
     pub(crate) async fn ended(mut self) -> Result<(), ApiFault> {
         self.running.join_next().await.unwrap().unwrap()
     }
+}
+
+/// A desk whose operations nobody runs.
+fn replays(broker: &Broker, registry: &Registry, history: &History) -> fanfare_replay::Desk {
+    let (clock, settings) = (wall_clock(), fanfare_deadletters::Settings::default());
+    let pace = settings.replay_pace;
+    let dead_letters =
+        fanfare_deadletters::Desk::new(broker, registry.clone(), clock.clone(), settings);
+    let journal = JournalWriter::off();
+    fanfare_replay::Desk::new(broker, history.clone(), journal, dead_letters, clock, pace)
 }
 
 /// Settings for a RabbitMQ that is not there: nothing listens on the first port.

@@ -12,5 +12,6 @@ mod looking;
 mod node;
 mod ownership;
 mod publisher;
+mod reading;
 mod settlement;
 mod topology;

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use fanfare_journal::{Cursor, FeedCursor, InvalidState, OutcomeFilter, StateFilter};
 use fanfare_model::{DeliveryId, EndpointId, EventType, EventTypePattern, TenantId};
 
+use super::replay::EventsResendArgs;
 use crate::Moment;
 
 /// The commands of `fanfare events`.
@@ -17,6 +18,8 @@ pub enum EventsCommand {
     Show(EventsShowArgs),
     /// Read a tenant's events in the order in which they were recorded, to reconcile
     Feed(EventsFeedArgs),
+    /// Send one event to one endpoint again
+    Resend(EventsResendArgs),
 }
 
 /// Arguments of `fanfare events list`.

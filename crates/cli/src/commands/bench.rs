@@ -5,6 +5,7 @@
 //! this one and get the same load; only what stands between publish and POST differs.
 
 mod arrivals;
+mod history;
 mod load;
 mod population;
 mod process;
@@ -17,7 +18,7 @@ mod waiting;
 
 use anyhow::Context as _;
 use fanfare_broker::Settings;
-use fanfare_model::{Clock, Secret};
+use fanfare_model::{Clock, DatabaseLocation, Secret};
 
 use self::{
     arrivals::Arrivals,
@@ -37,6 +38,8 @@ pub(crate) const EVENTS: u64 = 20_000;
 struct Bench {
     broker: Settings,
     broker_process: Option<Watched>,
+    /// Where the history is measured beside SQLite.
+    postgres: Option<DatabaseLocation>,
     clock: Clock,
     arrivals: Arrivals,
     events: u64,
@@ -57,6 +60,7 @@ pub(crate) async fn run(
     let mut bench = Bench {
         broker: config.broker,
         broker_process: args.broker_pid.map(Watched),
+        postgres: args.postgres.clone(),
         clock: clock::system_clock(),
         arrivals: Arrivals::start().await?,
         events: args.events,
@@ -93,6 +97,8 @@ impl Bench {
             Scenario::Backlog => waiting::backlog(self, report).await,
             Scenario::RetryStorm => waiting::retry_storm(self, report).await,
             Scenario::Processes => population::processes(self, report).await,
+            Scenario::Journal => history::journal(self, report).await,
+            Scenario::History => history::history(self, report).await,
         }
     }
 

@@ -23,11 +23,15 @@ pub(crate) async fn run(
     sources: &Sources,
 ) -> anyhow::Result<()> {
     let settings = Config::load(sources)?.settings;
+    if let EventsCommand::Resend(args) = command {
+        return super::replay::resend(format, args, &settings).await;
+    }
     let history = History::open(&settings.history).await?;
     match command {
         EventsCommand::List(args) => list(format, &history, args).await?,
         EventsCommand::Show(args) => show(format, &history, args).await?,
         EventsCommand::Feed(args) => feed(format, &history, args).await?,
+        EventsCommand::Resend(_) => {}
     }
     history.close().await;
     Ok(())
@@ -92,6 +96,7 @@ async fn list(
                 .unwrap_or_default(),
             from,
             to,
+            ..DeliveryFilter::default()
         };
         let mut found = history.deliveries(&filter, page).await?;
         let more = cut(&mut found, args.limit);

@@ -1,7 +1,7 @@
 //! `fanfare migrate`: brings databases up to the schema of this release, when the operator chooses to.
 
 use anyhow::Context as _;
-use fanfare_registry::{MigrationStep, migrate, migrations};
+use fanfare_model::{DatabaseLocation, MigrationStep};
 
 use crate::{
     Config, MigrateArgs, OutputFormat, Sources,
@@ -14,7 +14,8 @@ pub(crate) async fn run(
     sources: &Sources,
 ) -> anyhow::Result<()> {
     let settings = Config::load(sources)?.settings;
-    let rows = registry(&settings.registry, args.dry_run).await?;
+    let mut rows = registry(&settings.registry, args.dry_run).await?;
+    rows.extend(history(&settings.history, args.dry_run).await?);
     output::print_rows(format, &rows)?;
     let count = |state| rows.iter().filter(|row| row.state == state).count();
     output::note(&match (count(State::Pending), count(State::AppliedNow)) {
@@ -29,14 +30,34 @@ async fn registry(
     settings: &fanfare_registry::Settings,
     dry_run: bool,
 ) -> anyhow::Result<Vec<Step>> {
-    let steps = migrations(settings).await.context("looking")?;
+    let steps = fanfare_registry::migrations(settings).await;
+    let steps = steps.context("looking at the registry")?;
     if !dry_run {
-        migrate(settings).await.context("migrating")?;
+        let migrated = fanfare_registry::migrate(settings).await;
+        migrated.context("migrating the registry")?;
     }
-    let database = settings.database.to_string();
+    Ok(rows("registry", &settings.database, steps, dry_run))
+}
+
+async fn history(settings: &fanfare_journal::Settings, dry_run: bool) -> anyhow::Result<Vec<Step>> {
+    let steps = fanfare_journal::migrations(settings).await;
+    let steps = steps.context("looking at the history")?;
+    if !dry_run {
+        let migrated = fanfare_journal::migrate(settings).await;
+        migrated.context("migrating the history")?;
+    }
+    Ok(rows("history", &settings.database, steps, dry_run))
+}
+
+fn rows(
+    store: &'static str,
+    database: &DatabaseLocation,
+    steps: Vec<MigrationStep>,
+    dry_run: bool,
+) -> Vec<Step> {
     let step = |step: MigrationStep| Step {
-        store: "registry",
-        database: database.clone(),
+        store,
+        database: database.to_string(),
         version: step.version,
         description: step.description,
         state: match step.applied {
@@ -45,7 +66,7 @@ async fn registry(
             false => State::AppliedNow,
         },
     };
-    Ok(steps.into_iter().map(step).collect())
+    steps.into_iter().map(step).collect()
 }
 
 /// A step of the schema of one database.

@@ -3,7 +3,7 @@
 //! Directly on RabbitMQ, the registry and the history that the configuration names, by the same functions as
 //! the API.
 
-mod act;
+pub(super) mod act;
 mod operations;
 mod rows;
 

@@ -5,7 +5,7 @@ use std::{str::FromStr as _, time::Duration};
 use fanfare_model::PostgresUrl;
 use sqlx::{
     AssertSqlSafe, PgPool, PgTransaction,
-    migrate::{MigrateError, Migrator},
+    migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -15,7 +15,7 @@ use crate::{
     statement::Value,
 };
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Apart from the registry, which may live in the same database.
 const SCHEMA: &str = "fanfare_history";
@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Makes migrations, and the making and dropping of partitions, wait for each other. Any number will do.
 const LOCK: i64 = 0x0066_616e_6661_7265;
 
-/// Connects, and brings the schema up to date.
-pub(super) async fn open(url: &PostgresUrl) -> Result<PgPool, HistoryFault> {
+/// Connects to the database as it is; its schema may be an older one.
+pub(super) async fn connect(url: &PostgresUrl) -> Result<PgPool, HistoryFault> {
     let database = fanfare_model::DatabaseLocation::Postgres(url.clone()).to_string();
     let unavailable = |source| HistoryFault::Unavailable {
         database: database.clone(),
@@ -38,24 +38,15 @@ pub(super) async fn open(url: &PostgresUrl) -> Result<PgPool, HistoryFault> {
     let options = options
         .application_name("fanfare history")
         .options([("search_path", SCHEMA)]);
-    let pool = PgPoolOptions::new()
+    PgPoolOptions::new()
         .max_connections(8)
         .acquire_timeout(PATIENCE)
         .connect_with(options)
         .await
-        .map_err(|fault| unavailable(fault.into()))?;
-    match migrate(&pool).await {
-        Ok(()) => Ok(pool),
-        Err(MigrateError::VersionMissing(found)) => Err(HistoryFault::NewerSchema {
-            database,
-            found,
-            known: super::newest(&MIGRATIONS),
-        }),
-        Err(fault) => Err(unavailable(fault.into())),
-    }
+        .map_err(|fault| unavailable(fault.into()))
 }
 
-async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+pub(super) async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     // One transaction, so that of several processes that start at once one migrates.
     let mut change = pool.begin().await?;
     lock(&mut change).await?;
@@ -65,6 +56,20 @@ async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
         .await?;
     MIGRATIONS.run_direct(None, &mut *change, false).await?;
     Ok(change.commit().await?)
+}
+
+/// The steps that the database has.
+pub(super) async fn applied(pool: &PgPool) -> Result<Vec<AppliedMigration>, MigrateError> {
+    let mut connection = pool.acquire().await?;
+    let table = &MIGRATIONS.table_name;
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("{SCHEMA}.{table}"))
+        .fetch_one(&mut *connection)
+        .await?;
+    match exists {
+        true => connection.list_applied_migrations(table).await,
+        false => Ok(Vec::new()),
+    }
 }
 
 async fn lock(change: &mut PgTransaction<'static>) -> sqlx::Result<()> {

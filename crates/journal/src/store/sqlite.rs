@@ -6,22 +6,22 @@ use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, time
 
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,
-    migrate::{MigrateError, Migrator},
+    migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tempfile::NamedTempFile;
 
 use crate::HistoryFault;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// How long a caller waits for a lock or a connection before it is told that the store is away.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Opens the file, which is made if there is none, and brings its schema up to date.
-pub(super) async fn open(path: &Path) -> Result<SqlitePool, HistoryFault> {
+/// Opens the file, which is made if there is none. Its schema may be an older one.
+pub(super) async fn connect(path: &Path) -> Result<SqlitePool, HistoryFault> {
     let unavailable = |source: BoxError| HistoryFault::Unavailable {
         database: path.display().to_string(),
         source,
@@ -37,29 +37,37 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, HistoryFault> {
         .pragma("cache_size", "-32768")
         .busy_timeout(PATIENCE);
     // Readers do not wait for the writer in WAL mode, so a few connections serve them all.
-    let pool = SqlitePoolOptions::new()
+    SqlitePoolOptions::new()
         .max_connections(4)
         .acquire_timeout(PATIENCE)
         .connect_with(options)
         .await
-        .map_err(|fault| unavailable(fault.into()))?;
-    match migrate(&pool).await {
-        Ok(()) => Ok(pool),
-        Err(MigrateError::VersionMissing(found)) => Err(HistoryFault::NewerSchema {
-            database: path.display().to_string(),
-            found,
-            known: super::newest(&MIGRATIONS),
-        }),
-        Err(fault) => Err(unavailable(fault.into())),
-    }
+        .map_err(|fault| unavailable(fault.into()))
 }
 
-async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
+pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
     // One transaction, so that of several processes that start at once one migrates.
     let mut change = pool.begin_with("BEGIN IMMEDIATE").await?;
     // `Migrator::run` would do the same, but its future cannot be proven `Send` over a transaction.
     MIGRATIONS.run_direct(None, &mut *change, false).await?;
     Ok(change.commit().await?)
+}
+
+/// The steps that the database has.
+pub(super) async fn applied(pool: &SqlitePool) -> Result<Vec<AppliedMigration>, MigrateError> {
+    let mut connection = pool.acquire().await?;
+    let exists: Option<i64> = sqlx::query_scalar(
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'",
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    match exists {
+        Some(_) => {
+            let table = &MIGRATIONS.table_name;
+            connection.list_applied_migrations(table).await
+        }
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Makes the database in WAL mode before it has its name, because SQLite lets nobody wait for a change of mode.

@@ -15,13 +15,16 @@ use std::{
 };
 
 use fanfare_journal::{
-    AttemptFilter, DeliveryFilter, EventFilter, FeedCursor, GapKind, History, LetterFilter,
-    LetterKey, MissingOffsets, OutcomeFilter, Page, Portion, Recorded, Settings, StateFilter,
+    AttemptFilter, DeliveryFilter, EventFilter, FeedCursor, GapKind, History, HistoryFault,
+    LetterFilter, LetterKey, MissingOffsets, OutcomeFilter, Page, Portion, Recorded, Settings,
+    StateFilter, migrate, migrations,
 };
 use fanfare_model::{
     AttributeValue, DeadLetter, DeadLetterReason, Delivery, DeliveryAction, DeliveryState, Event,
     EventKey, Failure, FailureClass, JournalEntry, RoutedEvent, TraceContext,
 };
+use fanfare_testkit::TestDatabase;
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::support::{
     Journal, acted, at, dead, delivered, endpoint, event, handled, id_of, key, numbered, page,
@@ -559,6 +562,7 @@ async fn what_an_endpoint_missed_is_found(history: &History) {
         states: StateFilter::MISSED.to_vec(),
         from: Some(at(from)),
         to: Some(at(to)),
+        ..DeliveryFilter::default()
     };
     for (filter, expected) in [
         (missed(&[], 0, 99), &["03", "04", "05", "06", "07"][..]),
@@ -804,4 +808,65 @@ async fn strange_texts_are_kept(history: &History) {
     let found = history.event(&key(&event)).await.unwrap().unwrap();
     assert_eq!(found.event.event.subject.as_deref(), Some(strange));
     assert_eq!(found.attempts[0].error, strange);
+}
+
+async fn check_schema(settings: &Settings, execute: impl AsyncFn(&str)) {
+    let applied = async || {
+        let steps = migrations(settings).await.unwrap();
+        assert!(!steps.is_empty());
+        steps.iter().filter(|step| step.applied).count()
+    };
+    assert_eq!(applied().await, 0);
+    let all = tokio::join!(migrate(settings), migrate(settings), migrate(settings));
+    assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok());
+    assert_eq!(applied().await, migrations(settings).await.unwrap().len());
+
+    execute(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9001, 'later', TRUE, '', 0)",
+    )
+    .await;
+    for fault in [
+        History::open(settings).await.err().unwrap(),
+        migrate(settings).await.unwrap_err(),
+        migrations(settings).await.unwrap_err(),
+    ] {
+        let newer = matches!(fault, HistoryFault::NewerSchema { found: 9001, .. });
+        assert!(newer && !fault.is_transient(), "{fault:?}");
+        assert!(fault.to_string().contains("newer release"), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_is_brought_up_to_date_once_and_a_newer_one_refused_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("history.db");
+    let settings = Settings {
+        database: path.clone().into(),
+        ..Settings::default()
+    };
+    let execute = async |statement: &str| {
+        let options = SqliteConnectOptions::new().filename(&path);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+    };
+    check_schema(&settings, execute).await;
+}
+
+#[tokio::test]
+async fn a_schema_is_brought_up_to_date_once_and_a_newer_one_refused_on_postgres() {
+    let database = TestDatabase::new();
+    let settings = Settings {
+        database: database.location(),
+        ..Settings::default()
+    };
+    let execute = async |statement: &str| {
+        database.execute(&format!("SET search_path TO fanfare_history; {statement}"));
+    };
+    check_schema(&settings, execute).await;
 }

@@ -82,19 +82,19 @@ pub(super) async fn carry_out(
     Ok(())
 }
 
-pub(super) async fn print_operation(
+pub(in crate::commands) async fn print_operation(
     format: OutputFormat,
     registry: &Registry,
     id: OperationId,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Operation> {
     let operation: Option<Operation> = registry.operation(id).await?;
     let operation = operation.with_context(|| format!("there is no operation `{id}`"))?;
     output::print_one(format, &operation)?;
-    Ok(())
+    Ok(operation)
 }
 
 /// Who the audit log says it was.
-pub(super) fn actor() -> String {
+pub(in crate::commands) fn actor() -> String {
     #[expect(clippy::disallowed_methods, reason = "`cli` may read the environment")]
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
     user.map_or_else(|_| "cli".to_owned(), |user| format!("cli:{user}"))
@@ -133,7 +133,7 @@ fn is_meant(request: &Request, expected: u64) -> anyhow::Result<bool> {
 }
 
 /// A bar on stderr, which shows nothing where that is no terminal.
-pub(super) fn progress_bar() -> ProgressBar {
+pub(in crate::commands) fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}");
     bar.set_style(style.expect("the template is one"));
