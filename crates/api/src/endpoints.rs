@@ -1,16 +1,19 @@
-//! Creates, shows, lists and deletes a tenant's endpoints; `endpoints/changes.rs` changes them.
+//! Creates, shows, lists and deletes a tenant's endpoints; `endpoints/changes.rs` changes them,
+//! `endpoints/status.rs` says how they stand, `endpoints/trial.rs` tries them out.
 //!
 //! `endpoints/form.rs` says what an endpoint looks like in JSON when it is asked for, `endpoints/shown.rs` when
 //! it is shown.
 
 pub(crate) mod changes;
+pub(crate) mod status;
+pub(crate) mod trial;
 
 mod form;
 mod patch;
 mod schemas;
 mod shown;
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use axum::{
     Extension, Json,
@@ -18,8 +21,8 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
 };
-use fanfare_model::{EndpointId, TenantId};
-use fanfare_registry::EndpointPage;
+use fanfare_model::{BodyFormat, EndpointId, EventType, StateName, TenantId};
+use fanfare_registry::{EndpointFilter, EndpointPage};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -55,7 +58,7 @@ pub(crate) async fn create(
     JsonBody(form): JsonBody<EndpointForm>,
 ) -> Result<impl IntoResponse, Problem> {
     let api = &shared.api;
-    let new = form.read(tenant, &api.egress)?;
+    let new = form.read(tenant, api.egress.policy())?;
     let endpoint = api
         .registry
         .create_endpoint(new, &actor, api.clock.now())
@@ -77,6 +80,17 @@ struct Page {
     /// The `next` of the page before.
     #[param(value_type = Option<String>)]
     after: Option<EndpointId>,
+    /// Only those in this state: `active`, `paused` or `disabled`.
+    #[param(value_type = Option<String>)]
+    state: Option<StateName>,
+    /// Only those that want events of this type, whatever their content.
+    #[param(value_type = Option<String>)]
+    event_type: Option<EventType>,
+    /// Only those with this text in their URL.
+    url: Option<String>,
+    /// Only those that get bodies in this format.
+    #[param(value_type = Option<String>)]
+    format: Option<BodyFormat>,
 }
 
 impl Page {
@@ -84,6 +98,10 @@ impl Page {
         let mut page = Self {
             limit: PAGE,
             after: None,
+            state: None,
+            event_type: None,
+            url: None,
+            format: None,
         };
         for (name, value) in parameters {
             let refused = |detail: &str| Problem::at(name, Code::InvalidRequest, detail);
@@ -98,11 +116,23 @@ impl Page {
                     let detail = "`after` must be the `next` of another page";
                     page.after = Some(value.parse().map_err(|_| refused(detail))?);
                 }
-                _ => return Err(refused("accepted parameters are `limit` and `after`")),
+                "state" => page.state = Some(read(name, value)?),
+                "event_type" => page.event_type = Some(read(name, value)?),
+                "url" => page.url = Some(value.clone()),
+                "format" => page.format = Some(read(name, value)?),
+                _ => {
+                    let detail = "accepted parameters are `limit`, `after`, `state`, `event_type`, `url` and `format`";
+                    return Err(refused(detail));
+                }
             }
         }
         Ok(page)
     }
+}
+
+fn read<T: FromStr<Err: ToString>>(name: &str, value: &str) -> Result<T, Problem> {
+    let read = value.parse();
+    read.map_err(|fault: T::Err| Problem::at(name, Code::InvalidRequest, &fault.to_string()))
 }
 
 /// A page of endpoints, oldest first.
@@ -130,6 +160,12 @@ pub(crate) async fn list(
     let page = Page::read(&parameters)?;
     let asked = EndpointPage {
         tenant: Some(tenant),
+        filter: EndpointFilter {
+            state: page.state,
+            event_type: page.event_type,
+            url: page.url,
+            format: page.format,
+        },
         after: page.after,
         // One more tells whether there is a next page.
         limit: page.limit + 1,

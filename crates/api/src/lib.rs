@@ -33,6 +33,10 @@ mod error;
 mod problem;
 
 pub use announce::Announcer;
+pub use endpoints::{
+    status::{EndpointStatus, endpoint_status},
+    trial::{TriedOut, try_endpoint},
+};
 pub use error::ApiFault;
 pub use health::Health;
 pub use monitor::monitor;

@@ -11,8 +11,9 @@ use axum::{
     routing::get,
 };
 use fanfare_deadletters::Desk;
+use fanfare_egress::Egress;
 use fanfare_journal::History;
-use fanfare_model::{Clock, EgressPolicy};
+use fanfare_model::Clock;
 use fanfare_producer::Producer;
 use fanfare_registry::{Registry, Snapshots};
 use tokio::{
@@ -52,8 +53,8 @@ pub struct Api {
     pub announcer: Announcer,
     /// Publishes events. How long it waits for confirms is decided here.
     pub producer: Producer,
-    /// Which URLs may be registered.
-    pub egress: EgressPolicy,
+    /// Which URLs may be registered, and how they are tried out.
+    pub egress: Egress,
     /// Wall time.
     pub clock: Clock,
     /// What must hold for the process to be ready.
@@ -151,6 +152,8 @@ fn router(shared: &Arc<Shared>) -> Router {
             endpoints::delete
         ))
         .routes(routes!(endpoints::changes::rotate_secret))
+        .routes(routes!(endpoints::status::status))
+        .routes(routes!(endpoints::trial::test))
         .routes(routes!(endpoint_states::pause))
         .routes(routes!(endpoint_states::resume))
         .routes(routes!(endpoint_states::disable))

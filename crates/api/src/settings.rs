@@ -42,6 +42,11 @@ impl Settings {
     pub(crate) fn confirm_within(&self) -> Duration {
         self.request_timeout / 3
     }
+
+    /// How long a receiver that is tried out has to answer, for the same reason.
+    pub(crate) fn trial_within(&self) -> Duration {
+        self.request_timeout * 2 / 3
+    }
 }
 
 fn request_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -27,7 +27,7 @@ pub use self::{
         TemplateRenderArgs,
     },
     endpoints::{
-        EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs,
+        EndpointOptions, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, EndpointsTestArgs,
         EndpointsUpdateArgs, OneEndpointArgs, Resettable, RotateSecretArgs,
     },
     event_types::{EventTypesCommand, LoadEventTypesArgs, OneEventTypeArgs, PutEventTypeArgs},

@@ -17,14 +17,15 @@ mod wiring;
 pub use args::{
     Args, AttemptsArgs, AuditArgs, BackfillArgs, BenchArgs, Command, CompletionsArgs, DataSource,
     DeadLettersCommand, DevArgs, EndpointOptions, EndpointsAddArgs, EndpointsCommand,
-    EndpointsListArgs, EndpointsUpdateArgs, EventTypesCommand, EventsCommand, EventsFeedArgs,
-    EventsListArgs, EventsResendArgs, EventsShowArgs, FilterCommand, FilterTestArgs, KeysCommand,
-    ListenArgs, LoadEventTypesArgs, LocalUrl, MigrateArgs, OneEndpointArgs, OneEventTypeArgs,
-    OneRestingArgs, OperationsCommand, OutboxArgs, OutboxCommand, OutboxRelayArgs, OutputFormat,
-    Parameter, PastArgs, PublishArgs, PublishMode, PutEventTypeArgs, ReplayArgs, ReplayCommand,
-    Resettable, RestingActArgs, RestingCommand, RestingFilterArgs, RestingGroupArgs,
-    RestingListArgs, Role, RotateSecretArgs, SampleEventArgs, Scenario, SendingArgs, ServeArgs,
-    Share, States, TemplateArgs, TemplateCommand, TemplateRenderArgs, TopologyCommand,
+    EndpointsListArgs, EndpointsTestArgs, EndpointsUpdateArgs, EventTypesCommand, EventsCommand,
+    EventsFeedArgs, EventsListArgs, EventsResendArgs, EventsShowArgs, FilterCommand,
+    FilterTestArgs, KeysCommand, ListenArgs, LoadEventTypesArgs, LocalUrl, MigrateArgs,
+    OneEndpointArgs, OneEventTypeArgs, OneRestingArgs, OperationsCommand, OutboxArgs,
+    OutboxCommand, OutboxRelayArgs, OutputFormat, Parameter, PastArgs, PublishArgs, PublishMode,
+    PutEventTypeArgs, ReplayArgs, ReplayCommand, Resettable, RestingActArgs, RestingCommand,
+    RestingFilterArgs, RestingGroupArgs, RestingListArgs, Role, RotateSecretArgs, SampleEventArgs,
+    Scenario, SendingArgs, ServeArgs, Share, States, TemplateArgs, TemplateCommand,
+    TemplateRenderArgs, TopologyCommand,
 };
 pub use config::{Config, ConfigFault, Loaded, Origin, Sources};
 pub use moment::Moment;

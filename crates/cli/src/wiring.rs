@@ -9,7 +9,7 @@ use fanfare_deadletters::Desk;
 use fanfare_dispatcher::Dispatcher;
 use fanfare_egress::Egress;
 use fanfare_journal::{History, Recorder, record_journal};
-use fanfare_model::{Clock, EgressPolicy};
+use fanfare_model::Clock;
 use fanfare_producer::Producer;
 use fanfare_registry::{Registry, Snapshots, keep_fresh};
 use fanfare_router::{Diversion, Diversions, Router};
@@ -275,6 +275,9 @@ impl Fanfare {
     ) -> anyhow::Result<Option<Diversions>> {
         let Stop { terminate, abort } = self.stop.clone();
         let mut diversions = None;
+        // Shared, so that an endpoint is tried out over the connections that deliveries use.
+        let egress = Egress::new(&self.config.dispatcher.egress);
+        let egress = egress.context("setting up calls to receivers")?;
         if self.roles.contains(&Role::Router) {
             let settings = self.config.router.clone();
             let router = Router::new(
@@ -293,14 +296,12 @@ impl Fanfare {
             });
         }
         if self.roles.contains(&Role::Dispatcher) {
-            let egress = Egress::new(&self.config.dispatcher.egress)
-                .context("setting up calls to receivers")?;
             let dispatcher = Dispatcher::new(
                 &self.broker,
                 named(self.config.dispatcher.clone()),
                 self.registry.clone(),
                 self.snapshots.clone(),
-                egress,
+                egress.clone(),
                 self.clock.clone(),
                 &self.metrics.meter("fanfare.dispatcher"),
             )
@@ -311,7 +312,7 @@ impl Fanfare {
             );
         }
         let (desk, replays) = (self.desk(journals), self.replays(journals));
-        roles.spawn(self.serve_http(desk, replays, terminate));
+        roles.spawn(self.serve_http(desk, replays, egress, terminate));
         Ok(diversions)
     }
 
@@ -320,6 +321,7 @@ impl Fanfare {
         self,
         desk: Desk,
         replays: fanfare_replay::Desk,
+        egress: Egress,
         terminate: CancellationToken,
     ) -> anyhow::Result<usize> {
         let (broker, snapshots) = (self.broker.clone(), self.snapshots.clone());
@@ -343,7 +345,7 @@ impl Fanfare {
             announcer,
             producer: Producer::on(&self.broker, self.clock.clone())
                 .measured_by(&self.metrics.meter("fanfare.producer")),
-            egress: EgressPolicy::allowing(self.config.dispatcher.egress.allow_networks.clone()),
+            egress,
             clock: self.clock,
             health,
             metrics: render,
@@ -465,6 +467,8 @@ async fn hear_announcements(
                 ControlMessage::RegistryChanged { .. }
                 | ControlMessage::DispatcherPresent(_)
                 | ControlMessage::DispatchersAsked
+                | ControlMessage::EndpointAsked { .. }
+                | ControlMessage::EndpointStands(_)
                 | ControlMessage::StartsHandedOver(_),
             )
             | None => {}

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use fanfare_model::Timestamp;
+use fanfare_wire::Circuit;
 
 /// This many failures in a row open the circuit.
 const CONSECUTIVE: u32 = 8;
@@ -128,6 +129,20 @@ impl Breaker {
             State::Closed => None,
             State::Open(opening) => (opening.until > now).then_some(opening.until),
             State::Probing(_) => Some(now + SHORTEST),
+        }
+    }
+
+    /// What it lets through, and since and until when it is open.
+    pub(crate) fn circuit(&self, now: Timestamp) -> (Circuit, Option<(Timestamp, Timestamp)>) {
+        match self.state {
+            State::Closed => (Circuit::Closed, None),
+            State::Open(Opening { since, until, .. }) if until > now => {
+                (Circuit::Open, Some((since, until)))
+            }
+            State::Open(Opening { since, until, .. })
+            | State::Probing(Opening { since, until, .. }) => {
+                (Circuit::HalfOpen, Some((since, until)))
+            }
         }
     }
 
@@ -302,7 +317,11 @@ mod tests {
     fn one_probe_goes_when_the_time_has_come() {
         let mut breaker = opened(100);
         assert_eq!(breaker.admit(at(104)), Admission::Wait(at(105)));
+        let open = Some((at(100), at(105)));
+        assert_eq!(breaker.circuit(at(104)), (Circuit::Open, open));
+        assert_eq!(breaker.circuit(at(105)), (Circuit::HalfOpen, open));
         let probe = go(&mut breaker, 105);
+        assert_eq!(breaker.circuit(at(106)), (Circuit::HalfOpen, open));
         assert_eq!(breaker.admit(at(106)), Admission::Wait(at(111)));
         assert_eq!(breaker.open_until(at(106)), Some(at(111)));
         let change = breaker.record(&probe, Health::Up, at(107));

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use fanfare_model::{
     DeadLetterReason, DeferReason, Delivery, DisabledReason, DiscardReason, Endpoint,
-    EndpointState, Failure, FailureClass, Jitter, Outcome, Schedule, Settlement, StatusSet,
-    Timestamp,
+    EndpointState, Jitter, Outcome, Schedule, Settlement, StatusSet, Timestamp,
 };
 use fanfare_registry::Snapshot;
 
@@ -147,7 +146,7 @@ pub(crate) fn after_attempt(
     jitter: Jitter,
     now: Timestamp,
 ) -> Settlement {
-    let Some(failure) = failure_of(outcome, policy.success) else {
+    let Some(failure) = outcome.failure(policy.success) else {
         return Settlement::Delivered;
     };
     let dead = |reason, failure| Settlement::DeadLetter {
@@ -218,38 +217,11 @@ pub(crate) fn health(outcome: &Outcome, success: &StatusSet) -> Health {
     }
 }
 
-/// The failure that an outcome is; `None` for a success.
-pub(crate) fn failure_of(outcome: &Outcome, success: &StatusSet) -> Option<Failure> {
-    let (class, status, error) = match outcome {
-        Outcome::Answered { status, .. } if success.contains(*status) => return None,
-        Outcome::Answered { status, .. } => (
-            FailureClass::of_status(*status),
-            Some(*status),
-            format!("the receiver answered {status}"),
-        ),
-        Outcome::TimedOut => {
-            let error = "the receiver did not answer in time".to_owned();
-            (FailureClass::Timeout, None, error)
-        }
-        Outcome::NameNotResolved { detail } => (FailureClass::Dns, None, detail.clone()),
-        Outcome::NotConnected { detail } => (FailureClass::Connect, None, detail.clone()),
-        Outcome::TlsFailed { detail } => (FailureClass::Tls, None, detail.clone()),
-        Outcome::NoToken { detail } => (FailureClass::Token, None, detail.clone()),
-        Outcome::Blocked { detail } => (FailureClass::Blocked, None, detail.clone()),
-        Outcome::Unbuildable { detail } => (FailureClass::Template, None, detail.clone()),
-    };
-    Some(Failure {
-        class,
-        status,
-        error,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use fanfare_model::{AttributeValue, Event, TraceContext};
+    use fanfare_model::{AttributeValue, Event, FailureClass, TraceContext};
     use proptest::prelude::*;
 
     use super::*;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use fanfare_model::{DeferReason, Delivery, Endpoint, Outcome, Rate, Settlement, Timestamp};
+use fanfare_wire::EndpointStanding;
 use tokio::{
     sync::{Mutex as FairMutex, oneshot},
     time::{self, Instant},
@@ -23,7 +24,7 @@ use self::{
 };
 use crate::{
     breaker::{Admission, Change, Pass},
-    decide::{self, LaneView},
+    decide::LaneView,
 };
 
 mod flood;
@@ -150,6 +151,15 @@ impl Lane {
             && state.pace.is_as_new()
     }
 
+    /// How the endpoint stands, for people.
+    pub(crate) fn told(&self, now: Timestamp, standing: &mut EndpointStanding) {
+        let state = self.state();
+        standing.receiver = state.standing.told(now);
+        standing.in_flight = state.places.under_way();
+        standing.at_most = Some(state.places.at_most());
+        standing.queued_until = state.slots.taken_until(now);
+    }
+
     /// The start of the last request, to be carried along by whoever waits outside.
     pub(crate) fn last_start(&self) -> Option<Timestamp> {
         self.state().pace.last_start
@@ -181,7 +191,7 @@ impl Lane {
         if matches!(outcome, Outcome::TimedOut) {
             let ceiling = self.ceiling(endpoint);
             state.places.limit.timed_out(number, next_number, ceiling);
-        } else if decide::failure_of(outcome, &endpoint.success).is_none() {
+        } else if outcome.failure(&endpoint.success).is_none() {
             state.places.limit.answered(self.ceiling(endpoint));
         }
         state.places.release(number, place.load);

@@ -52,6 +52,15 @@ impl Lanes {
         )
     }
 
+    /// The lane of an endpoint, if it has one.
+    pub(crate) fn get(&self, id: EndpointId) -> Option<Arc<Lane>> {
+        let lanes = self
+            .lanes
+            .lock()
+            .expect("nobody panics while holding the lanes");
+        lanes.get(&id).cloned()
+    }
+
     /// The last starts that still matter to a rate, of some endpoints.
     pub(crate) fn unsettled_starts(
         &self,

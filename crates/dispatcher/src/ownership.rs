@@ -16,7 +16,8 @@ use std::{
 use fanfare_broker::{Broker, Inbox, Publisher, Pulse, Topology};
 use fanfare_model::{Clock, Endpoint, EndpointId, PartitionKey, Timestamp};
 use fanfare_wire::{
-    ControlMessage, DispatcherPresence, PartitionPresence, PartitionRole, StartsHandedOver,
+    ControlMessage, DispatcherPresence, EndpointStanding, PartitionPresence, PartitionRole,
+    StartsHandedOver,
 };
 use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::time::{self, Instant, MissedTickBehavior};
@@ -238,13 +239,39 @@ impl Ownership {
                 false
             }
             Some(ControlMessage::DispatchersAsked) => true,
+            Some(ControlMessage::EndpointAsked { endpoint }) => {
+                self.tell_of(endpoint).await;
+                false
+            }
             Some(
                 ControlMessage::StartsHandedOver(_)
                 | ControlMessage::RegistryChanged { .. }
-                | ControlMessage::EndpointFlooded { .. },
+                | ControlMessage::EndpointFlooded { .. }
+                | ControlMessage::EndpointStands(_),
             )
             | None => false,
         }
+    }
+
+    /// Says how an endpoint stands, if its partition is owned here.
+    async fn tell_of(&self, endpoint: EndpointId) {
+        let key = self.topology.partition_of(endpoint);
+        let mut partitions = self.partitions.iter();
+        if !partitions.any(|known| known.key == key && known.glance().owned) {
+            return;
+        }
+        let mut standing = EndpointStanding {
+            endpoint,
+            dispatcher: self.id.clone(),
+            receiver: None,
+            in_flight: 0,
+            at_most: None,
+            queued_until: None,
+        };
+        if let Some(lane) = self.lanes.get(endpoint) {
+            lane.told(self.clock.now(), &mut standing);
+        }
+        self.tell(ControlMessage::EndpointStands(standing)).await;
     }
 
     /// Returns whether the other one is new, and should hear of this one soon.

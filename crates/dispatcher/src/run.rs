@@ -398,7 +398,7 @@ impl Dispatcher {
         let (took, now) = (instant.elapsed(), self.clock.now());
         let turn = lane.conclude(place, endpoint, &outcome, now);
         self.report(turn, delivery, endpoint, now);
-        let failure = decide::failure_of(&outcome, &endpoint.success);
+        let failure = outcome.failure(&endpoint.success);
         self.metrics
             .attempt_ends(failure.as_ref().map(|failure| failure.class), took);
         let record = record_of(delivery, &outcome, failure, started, took);

@@ -4,7 +4,10 @@ use std::{error::Error as _, time::Duration};
 
 use fanfare_model::{Delivery, Endpoint, Outcome, Timestamp};
 
-use crate::{egress::Egress, request};
+use crate::{
+    egress::Egress,
+    request::{self, BuildFault},
+};
 
 /// Sends `delivery` to `endpoint` once, signed as of `now`, and waits at most `timeout` for the answer.
 ///
@@ -18,11 +21,16 @@ pub async fn attempt(
 ) -> Outcome {
     match request::build(endpoint, delivery, now) {
         Ok(request) => egress.post(endpoint, request, now, timeout).await,
-        Err(fault) => Outcome::Unbuildable {
-            detail: match fault.source() {
-                Some(cause) => format!("{fault}: {cause}"),
-                None => fault.to_string(),
-            },
+        Err(fault) => unbuildable(&fault),
+    }
+}
+
+/// The outcome of a delivery that no request can be built from.
+pub(crate) fn unbuildable(fault: &BuildFault) -> Outcome {
+    Outcome::Unbuildable {
+        detail: match fault.source() {
+            Some(cause) => format!("{fault}: {cause}"),
+            None => fault.to_string(),
         },
     }
 }

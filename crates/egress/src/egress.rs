@@ -19,7 +19,7 @@ use self::{
     retry_after::retry_after,
     tokens::{Asker, Tokens},
 };
-use crate::request::SignedRequest;
+use crate::{request::SignedRequest, trial::Said};
 
 mod clients;
 mod failure;
@@ -130,17 +130,36 @@ impl Egress {
         match self.exchange(endpoint, request, deadline).await {
             Err(outcome) => outcome,
             Ok(response) => {
-                let outcome = Outcome::Answered {
-                    status: response.status().as_u16(),
-                    retry_after: response
-                        .headers()
-                        .get(RETRY_AFTER)
-                        .and_then(|value| retry_after(value.to_str().ok()?, now)),
-                };
-                self.drain(response, deadline).await;
+                let outcome = answered(&response, now);
+                self.drain(response, deadline, |_| ()).await;
                 outcome
             }
         }
+    }
+
+    /// The same, and what was answered.
+    pub(crate) async fn converse(
+        &self,
+        endpoint: &Endpoint,
+        request: SignedRequest,
+        now: Timestamp,
+        timeout: Duration,
+    ) -> (Outcome, Option<Said>) {
+        let deadline = Instant::now() + timeout;
+        match self.exchange(endpoint, request, deadline).await {
+            Err(outcome) => (outcome, None),
+            Ok(response) => {
+                let (outcome, mut said) = (answered(&response, now), Said::of(response.headers()));
+                let whole = self.drain(response, deadline, |part| said.take(part)).await;
+                said.is_cut |= !whole;
+                (outcome, Some(said))
+            }
+        }
+    }
+
+    /// Which addresses may be called.
+    pub fn policy(&self) -> &EgressPolicy {
+        &self.policy
     }
 
     /// Sends a request, with a token where the endpoint asks for one. A failure to get it is an outcome as
@@ -197,14 +216,34 @@ impl Egress {
     }
 
     /// Reads a short body to its end, which returns the connection to the pool; gives up on any other,
-    /// which closes it.
-    async fn drain(&self, mut response: Response, deadline: Instant) {
+    /// which closes it. Returns whether it was read to its end.
+    async fn drain(
+        &self,
+        mut response: Response,
+        deadline: Instant,
+        mut take: impl FnMut(&[u8]),
+    ) -> bool {
         let mut left = self.response_bytes;
-        while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
-            match left.checked_sub(chunk.len()) {
-                Some(rest) => left = rest,
-                None => return,
+        loop {
+            match timeout_at(deadline, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    take(&chunk);
+                    match left.checked_sub(chunk.len()) {
+                        Some(rest) => left = rest,
+                        None => return false,
+                    }
+                }
+                Ok(Ok(None)) => return true,
+                Ok(Err(_)) | Err(_) => return false,
             }
         }
+    }
+}
+
+fn answered(response: &Response, now: Timestamp) -> Outcome {
+    let wait = response.headers().get(RETRY_AFTER);
+    Outcome::Answered {
+        status: response.status().as_u16(),
+        retry_after: wait.and_then(|value| retry_after(value.to_str().ok()?, now)),
     }
 }

@@ -3,9 +3,10 @@
 //! The only thing that dials a receiver. The dispatcher attempts deliveries by it; whoever administers
 //! endpoints tries them out by it. What follows from an outcome is decided elsewhere.
 //!
-//! Reading order: `attempt.rs` is one attempt, `request.rs` what is sent, `egress.rs` how.
+//! Reading order: `attempt.rs` is one attempt, `trial.rs` one that is watched, `request.rs` what is sent, `egress.rs` how.
 
 mod attempt;
+mod trial;
 
 mod body;
 mod request;
@@ -14,3 +15,4 @@ mod egress;
 
 pub use attempt::attempt;
 pub use egress::{Egress, EgressFault, EgressSettings, InvalidTls, Resolver, check_tls};
+pub use trial::{Said, Trial, try_out};

@@ -1,6 +1,6 @@
 //! A URL registered by a tenant, with everything that governs how it is called.
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -176,6 +176,37 @@ pub enum EndpointState {
     },
 }
 
+/// The name of a state alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateName {
+    /// It is called.
+    Active,
+    /// Its deliveries wait.
+    Paused,
+    /// Its deliveries become dead letters.
+    Disabled,
+}
+
+const STATES: [(&str, StateName); 3] = [
+    ("active", StateName::Active),
+    ("paused", StateName::Paused),
+    ("disabled", StateName::Disabled),
+];
+
+/// Why a text names no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("accepted is `active`, `paused` or `disabled`")]
+pub struct InvalidStateName;
+
+impl FromStr for StateName {
+    type Err = InvalidStateName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStateName> {
+        let known = STATES.iter().find(|(name, _)| *name == text);
+        known.map(|(_, state)| *state).ok_or(InvalidStateName)
+    }
+}
+
 impl DisabledReason {
     /// The name in events, metrics and logs.
     pub fn name(self) -> &'static str {
@@ -189,13 +220,19 @@ impl DisabledReason {
 }
 
 impl EndpointState {
+    /// Which one it is, without what belongs to it.
+    pub fn kind(&self) -> StateName {
+        match self {
+            Self::Active => StateName::Active,
+            Self::Paused => StateName::Paused,
+            Self::Disabled { .. } => StateName::Disabled,
+        }
+    }
+
     /// The name of the state alone.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Paused => "paused",
-            Self::Disabled { .. } => "disabled",
-        }
+        let known = STATES.iter().find(|(_, state)| *state == self.kind());
+        known.expect("every state has a name").0
     }
 
     /// Whether it is disabled because what is stored of it cannot be read.

@@ -44,7 +44,8 @@ pub use delivery::{Delivery, Failure, FailureHistory, TraceContext, Wait};
 pub use disable::{DisableAfter, InvalidDisableAfter};
 pub use egress::{BlockedAddress, BlockedTarget, EgressPolicy, TargetUrl, TargetUrlError};
 pub use endpoint::{
-    DisabledReason, Endpoint, EndpointState, HeaderField, HeaderFieldError, RetiringSecret,
+    DisabledReason, Endpoint, EndpointState, HeaderField, HeaderFieldError, InvalidStateName,
+    RetiringSecret, StateName,
 };
 pub use event::{AttributeValue, Event, EventTime, EventType, InvalidAttribute};
 pub use event_view::EventView;

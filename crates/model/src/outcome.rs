@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use crate::{Failure, StatusSet};
+
 /// What became of one HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -44,6 +46,35 @@ pub enum Outcome {
         /// What could not be built, and why.
         detail: String,
     },
+}
+
+impl Outcome {
+    /// The failure that it is; `None` for a success.
+    pub fn failure(&self, success: &StatusSet) -> Option<Failure> {
+        let (class, status, error) = match self {
+            Self::Answered { status, .. } if success.contains(*status) => return None,
+            Self::Answered { status, .. } => (
+                FailureClass::of_status(*status),
+                Some(*status),
+                format!("the receiver answered {status}"),
+            ),
+            Self::TimedOut => {
+                let error = "the receiver did not answer in time".to_owned();
+                (FailureClass::Timeout, None, error)
+            }
+            Self::NameNotResolved { detail } => (FailureClass::Dns, None, detail.clone()),
+            Self::NotConnected { detail } => (FailureClass::Connect, None, detail.clone()),
+            Self::TlsFailed { detail } => (FailureClass::Tls, None, detail.clone()),
+            Self::NoToken { detail } => (FailureClass::Token, None, detail.clone()),
+            Self::Blocked { detail } => (FailureClass::Blocked, None, detail.clone()),
+            Self::Unbuildable { detail } => (FailureClass::Template, None, detail.clone()),
+        };
+        Some(Failure {
+            class,
+            status,
+            error,
+        })
+    }
 }
 
 /// The class of a failure or of a dead letter, as metrics and headers name it.

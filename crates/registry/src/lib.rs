@@ -20,6 +20,7 @@ mod new_endpoint;
 mod operations;
 mod record;
 mod rotation;
+mod sample;
 
 mod backend;
 mod migration;
@@ -51,4 +52,4 @@ pub use operations::{
 pub use rotation::Rotation;
 pub use settings::Settings;
 pub use snapshot::Snapshot;
-pub use store::{EndpointPage, Registry};
+pub use store::{EndpointFilter, EndpointPage, Registry};

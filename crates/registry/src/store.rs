@@ -5,7 +5,10 @@ mod event_types;
 
 use std::sync::Arc;
 
-use fanfare_model::{Endpoint, EndpointId, EndpointState, StateChange, TenantId, Timestamp};
+use fanfare_model::{
+    BodyFormat, Endpoint, EndpointId, EndpointState, EventType, StateChange, StateName, TenantId,
+    Timestamp,
+};
 use serde_json::json;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -32,14 +35,49 @@ struct Inner {
 }
 
 /// Which endpoints to list.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct EndpointPage {
     /// Those of this tenant, or of all.
     pub tenant: Option<TenantId>,
+    /// Of those, the ones for which all of this holds.
+    pub filter: EndpointFilter,
     /// Those after this one.
     pub after: Option<EndpointId>,
     /// At most this many.
     pub limit: u32,
+}
+
+/// What endpoints to list are like. What is not set restricts nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointFilter {
+    /// In this state.
+    pub state: Option<StateName>,
+    /// Wanting events of this type, whatever their content.
+    pub event_type: Option<EventType>,
+    /// With this text in their URL.
+    pub url: Option<String>,
+    /// Getting bodies in this format.
+    pub format: Option<BodyFormat>,
+}
+
+impl EndpointFilter {
+    /// Whether everything that is set holds of an endpoint.
+    pub fn accepts(&self, endpoint: &Endpoint) -> bool {
+        let Self {
+            state,
+            event_type,
+            url,
+            format,
+        } = self;
+        state.is_none_or(|state| state == endpoint.state.kind())
+            && event_type
+                .as_ref()
+                .is_none_or(|wanted| endpoint.wants(wanted))
+            && url
+                .as_ref()
+                .is_none_or(|part| endpoint.url.to_string().contains(part))
+            && format.is_none_or(|format| format == endpoint.format)
+    }
 }
 
 impl Registry {
@@ -108,17 +146,37 @@ impl Registry {
         row.map(|row| row.open(&self.0.cipher)).transpose()
     }
 
-    /// A page of endpoints in the order of their ids. What is damaged is disabled, and not what it was.
+    /// A page of endpoints in the order of their ids. A filter looks at every endpoint up to the last one
+    /// found. What is damaged is disabled, and not what it was.
     pub async fn endpoints(&self, page: &EndpointPage) -> Result<Vec<Endpoint>, RegistryFault> {
         let tenant = page.tenant.as_ref().map(TenantId::as_str);
-        let after = page.after.as_ref().map_or(&[][..], |id| id.as_bytes());
-        let store = self.store().await?;
-        let rows = store
-            .endpoints(tenant, after, page.limit)
-            .await
-            .map_err(failed("listing endpoints"))?;
-        let endpoints = rows.iter().map(|row| row.open_or_set_aside(&self.0.cipher));
-        endpoints.collect()
+        let mut after = page
+            .after
+            .as_ref()
+            .map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+        let at_once = if page.filter == EndpointFilter::default() {
+            page.limit
+        } else {
+            page.limit.max(FILTERED_AT_ONCE)
+        };
+        let (store, mut found) = (self.store().await?, Vec::new());
+        loop {
+            let rows = store.endpoints(tenant, &after, at_once).await;
+            let rows = rows.map_err(failed("listing endpoints"))?;
+            for row in &rows {
+                let endpoint = row.open_or_set_aside(&self.0.cipher)?;
+                if found.len() < page.limit as usize && page.filter.accepts(&endpoint) {
+                    found.push(endpoint);
+                }
+            }
+            let read_all = rows.len() < at_once as usize;
+            match rows.last() {
+                Some(last) if !read_all && found.len() < page.limit as usize => {
+                    after.clone_from(&last.id);
+                }
+                _ => return Ok(found),
+            }
+        }
     }
 
     /// Deletes an endpoint. `Ok(false)` means that the tenant has none with this id.
@@ -340,6 +398,9 @@ impl Registry {
         Ok(&**store)
     }
 }
+
+/// How many endpoints are read at once to find the ones that a filter accepts.
+const FILTERED_AT_ONCE: u32 = 500;
 
 /// How often a change is judged anew because the endpoint was changed in the meantime.
 const MOST_TRIES: usize = 8;

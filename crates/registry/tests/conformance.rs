@@ -13,8 +13,8 @@ use fanfare_model::{
     SigningSecret, StateChange, TenantId, Timestamp, TlsIdentity,
 };
 use fanfare_registry::{
-    AuditPage, CatalogueFile, EndpointPage, NewEndpoint, REFERRAL_CATALOGUE, Registry,
-    RegistryFault, Rotation, Settings, migrate, migrations,
+    AuditPage, CatalogueFile, EndpointFilter, EndpointPage, NewEndpoint, REFERRAL_CATALOGUE,
+    Registry, RegistryFault, Rotation, Settings, migrate, migrations,
 };
 use fanfare_testkit::TestDatabase;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -55,6 +55,7 @@ conformance![
     a_secret_is_generated_when_none_is_given,
     an_unacceptable_endpoint_is_refused_and_changes_nothing,
     pages_follow_each_other_by_id,
+    a_filter_finds_what_it_accepts_page_by_page,
     a_tenant_sees_and_changes_only_its_own,
     a_state_is_kept_until_the_next,
     every_change_of_an_endpoint_is_a_new_version,
@@ -195,6 +196,7 @@ async fn pages_follow_each_other_by_id(registry: &Registry) {
                 tenant: tenant_name.map(tenant),
                 after: seen.last().copied(),
                 limit: 2,
+                ..EndpointPage::default()
             };
             let endpoints = registry.endpoints(&page).await.unwrap();
             assert!(endpoints.len() <= 2);
@@ -206,6 +208,57 @@ async fn pages_follow_each_other_by_id(registry: &Registry) {
         assert_eq!(seen.len(), expected, "{tenant_name:?}");
         assert!(seen.is_sorted());
         assert!(seen.iter().all(|id| created.contains(id)));
+    }
+}
+
+/// The endpoints that a filter accepts, read two at a time.
+async fn filtered(registry: &Registry, filter: &EndpointFilter) -> Vec<EndpointId> {
+    let mut found = Vec::new();
+    loop {
+        let page = EndpointPage {
+            filter: filter.clone(),
+            after: found.last().copied(),
+            limit: 2,
+            ..EndpointPage::default()
+        };
+        let endpoints = registry.endpoints(&page).await.unwrap();
+        if endpoints.is_empty() {
+            return found;
+        }
+        found.extend(endpoints.iter().map(|endpoint| endpoint.id));
+    }
+}
+
+async fn a_filter_finds_what_it_accepts_page_by_page(registry: &Registry) {
+    let mut raw = Vec::new();
+    for n in 0..6 {
+        let mut new = new("t");
+        if n % 2 == 0 {
+            new.url = format!("https://example.com/raw/{n}").parse().unwrap();
+            new.format = BodyFormat::Raw;
+        }
+        let at = now() + Duration::from_millis(n);
+        let created = registry.create_endpoint(new, "tester", at).await.unwrap();
+        raw.extend((n % 2 == 0).then_some(created.id));
+    }
+    let tenant = tenant("t");
+    let paused = registry.set_state(&tenant, raw[2], EndpointState::Paused, "x", now());
+    paused.await.unwrap();
+    for (state, event_type, url, format, expected) in [
+        (None, None, Some("/raw/"), None, &raw[..]),
+        (None, None, None, Some("raw"), &raw),
+        (None, Some("reward.granted"), None, Some("raw"), &raw),
+        (None, Some("referral.confirmed"), None, None, &[]),
+        (Some("paused"), None, None, None, &raw[2..]),
+        (Some("active"), None, None, Some("raw"), &raw[..2]),
+    ] {
+        let filter = EndpointFilter {
+            state: state.map(|name| name.parse().unwrap()),
+            event_type: event_type.map(|name| name.parse().unwrap()),
+            url: url.map(str::to_owned),
+            format: format.map(|name| name.parse().unwrap()),
+        };
+        assert_eq!(filtered(registry, &filter).await, expected, "{filter:?}");
     }
 }
 

@@ -40,6 +40,61 @@ pub enum ControlMessage {
     DispatchersAsked,
     /// An owner hands a partition over.
     StartsHandedOver(StartsHandedOver),
+    /// Whoever owns the partition of this endpoint, say how it stands.
+    EndpointAsked {
+        /// Which one.
+        endpoint: EndpointId,
+    },
+    /// How an endpoint stands with the owner of its partition.
+    EndpointStands(EndpointStanding),
+}
+
+/// How an endpoint stands in the lane of the dispatcher that calls it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStanding {
+    /// Which one.
+    pub endpoint: EndpointId,
+    /// The dispatcher that says so.
+    pub dispatcher: String,
+    /// What it last learned from an attempt; nothing when it remembers none.
+    pub receiver: Option<ReceiverStanding>,
+    /// Requests under way.
+    pub in_flight: usize,
+    /// How many of them there may be at present.
+    pub at_most: Option<u16>,
+    /// Until when those that wait for their turn have one.
+    pub queued_until: Option<Timestamp>,
+}
+
+/// What attempts said about a receiver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiverStanding {
+    /// The change of the endpoint that this is about; it means nothing after the next one.
+    pub as_of: Timestamp,
+    /// The circuit.
+    pub circuit: Circuit,
+    /// Since when the circuit is open, if it is.
+    pub open_since: Option<Timestamp>,
+    /// When an open circuit lets the next request through.
+    pub open_until: Option<Timestamp>,
+    /// Until when the receiver asked to be left alone.
+    pub held_back_until: Option<Timestamp>,
+    /// How many attempts in a row failed.
+    pub failed: u32,
+    /// When the first of them did.
+    pub failing_since: Option<Timestamp>,
+}
+
+/// Whether an endpoint's circuit lets requests through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Circuit {
+    /// All of them.
+    Closed,
+    /// None.
+    Open,
+    /// One, to see whether the receiver is back.
+    HalfOpen,
 }
 
 /// A dispatcher, and its share of the work.
@@ -115,6 +170,8 @@ impl ControlMessage {
                 } = starts;
                 format!("starts_handed_over-{incarnation:016x}-{partition}")
             }
+            Self::EndpointAsked { endpoint } => format!("endpoint_asked-{endpoint}"),
+            Self::EndpointStands(standing) => format!("endpoint_stands-{}", standing.endpoint),
         };
         Envelope {
             properties: Properties::ours(name.clone(), name, MESSAGE_TYPE, CONTENT_TYPE, now),
@@ -199,6 +256,42 @@ mod tests {
             }),
             &format!(
                 r#"{{"kind":"starts_handed_over","from":"a","incarnation":1,"partition":"g1.p03","starts":[["{endpoint}","1970-01-01T00:00:03Z"]],"others_until":null}}"#,
+            ),
+        );
+    }
+
+    #[test]
+    fn questions_about_endpoints_and_their_answers_read_back() {
+        let (endpoint, at) = (EndpointId::from_bytes([7; 16]), Timestamp::UNIX_EPOCH);
+        check(
+            &ControlMessage::EndpointAsked { endpoint },
+            &format!(r#"{{"kind":"endpoint_asked","endpoint":"{endpoint}"}}"#),
+        );
+        check(
+            &ControlMessage::EndpointStands(EndpointStanding {
+                endpoint,
+                dispatcher: "a".to_owned(),
+                receiver: Some(ReceiverStanding {
+                    as_of: at,
+                    circuit: Circuit::HalfOpen,
+                    open_since: Some(at),
+                    open_until: None,
+                    held_back_until: None,
+                    failed: 8,
+                    failing_since: Some(at),
+                }),
+                in_flight: 1,
+                at_most: Some(16),
+                queued_until: None,
+            }),
+            &format!(
+                concat!(
+                    r#"{{"kind":"endpoint_stands","endpoint":"{}","dispatcher":"a","#,
+                    r#""receiver":{{"as_of":"1970-01-01T00:00:00Z","circuit":"half_open","open_since":"1970-01-01T00:00:00Z","#,
+                    r#""open_until":null,"held_back_until":null,"failed":8,"failing_since":"1970-01-01T00:00:00Z"}},"#,
+                    r#""in_flight":1,"at_most":16,"queued_until":null}}"#,
+                ),
+                endpoint
             ),
         );
     }

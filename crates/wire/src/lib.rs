@@ -24,7 +24,8 @@ mod rejected;
 
 pub use bundle::{decode_bundle, encode_bundle, is_bundle};
 pub use control::{
-    ControlMessage, DispatcherPresence, PartitionPresence, PartitionRole, StartsHandedOver,
+    Circuit, ControlMessage, DispatcherPresence, EndpointStanding, PartitionPresence,
+    PartitionRole, ReceiverStanding, StartsHandedOver,
 };
 pub use dead_letter::{decode_dead_letter, encode_dead_letter};
 pub use envelope::{Envelope, HeaderValue, Headers, Properties};

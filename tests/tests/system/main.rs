@@ -15,6 +15,7 @@ mod floods;
 mod history;
 mod hostile;
 mod identity;
+mod life;
 mod modes;
 mod other_languages;
 mod referralhero;

@@ -56,7 +56,7 @@ pub(crate) async fn update(
     } = path;
     let patch = Patch::read(&read_body(request, &shared, &MERGE_PATCH).await?)?;
     let api = &shared.api;
-    let change = |endpoint| patch.apply(endpoint, &api.egress);
+    let change = |endpoint| patch.apply(endpoint, api.egress.policy());
     let now = api.clock.now();
     let updated = api
         .registry

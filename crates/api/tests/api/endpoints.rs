@@ -7,8 +7,8 @@ use std::{
 };
 
 use fanfare_broker::Broker;
-use fanfare_model::EgressPolicy;
-use fanfare_testkit::{TestBroker, Version, eventually};
+use fanfare_egress::{Egress, EgressSettings};
+use fanfare_testkit::{Behaviour, Receiver, TestBroker, Version, eventually};
 use fanfare_wire::ControlMessage;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -84,10 +84,18 @@ async fn what_is_left_out_has_its_default_and_a_secret_is_made() {
     assert!(secret.parse::<fanfare_model::SigningSecret>().is_ok());
 }
 
+/// Calls receivers on this machine.
+fn local() -> Egress {
+    let settings = EgressSettings {
+        allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
+        ..EgressSettings::default()
+    };
+    Egress::new(&settings).unwrap()
+}
+
 #[tokio::test]
 async fn an_allowed_network_may_be_registered() {
-    let allowing = EgressPolicy::allowing(vec!["127.0.0.0/8".parse().unwrap()]);
-    let server = Server::start(&unreachable(), |api| api.egress = allowing).await;
+    let server = Server::start(&unreachable(), |api| api.egress = local()).await;
     let local = json!({"url": "http://127.0.0.1:9000/", "event_types": ["*"]});
     assert_eq!(server.create(&local).await.status(), 201);
 }
@@ -288,6 +296,133 @@ async fn pages_follow_each_other_and_end() {
         }
     }
     assert_eq!((listed, sizes), (ids, vec![2, 2, 1]));
+}
+
+#[tokio::test]
+async fn a_list_is_filtered_by_what_is_asked() {
+    let server = Server::without_broker().await;
+    let raw = json!({"url": "https://example.com/raw", "event_types": ["a"], "profile": "raw"});
+    let other = json!({"url": "https://example.com/other", "event_types": ["b.*"]});
+    for endpoint in [&raw, &other] {
+        server.create(endpoint).await;
+    }
+    for (query, expected) in [
+        (
+            "",
+            &["https://example.com/raw", "https://example.com/other"][..],
+        ),
+        ("?event_type=b.c", &["https://example.com/other"]),
+        ("?format=raw", &["https://example.com/raw"]),
+        ("?url=/oth&state=active", &["https://example.com/other"]),
+        ("?state=disabled", &[]),
+    ] {
+        let page = server.get(&format!("/v1/tenants/t/endpoints{query}")).await;
+        let page: Value = page.json().await.unwrap();
+        let urls = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["url"].clone());
+        let mut urls: Vec<_> = urls.collect();
+        urls.sort_by_key(|url| expected.iter().position(|known| url == known));
+        assert_eq!(urls, expected, "{query}");
+    }
+    for field in ["state", "event_type", "format", "colour"] {
+        let query = format!("/v1/tenants/t/endpoints?{field}=*");
+        let (status, _, fields) = problem(server.get(&query).await).await;
+        assert_eq!((status, fields), (400, vec![field.to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_is_tried_out_as_it_would_be_called() {
+    let server = Server::start(&unreachable(), |api| api.egress = local()).await;
+    let receiver = Receiver::start().await;
+    let asked = json!({
+        "url": receiver.url("/hooks"),
+        "event_types": ["*"],
+        "profile": "referralhero",
+        "headers": {"X-Key": "hush-hush"},
+    });
+    let created: Value = server.create(&asked).await.json().await.unwrap();
+    let path = format!(
+        "/v1/tenants/t/endpoints/{}",
+        created["id"].as_str().unwrap()
+    );
+    let test = async |body: &Value| -> Value {
+        let request = server.call(Method::POST, &format!("{path}/test"));
+        request
+            .json(body)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
+    };
+    let tried = test(&json!({})).await;
+    assert_eq!(
+        (&tried["outcome"], &tried["status"]),
+        (&json!("succeeded"), &json!(200))
+    );
+    assert_eq!(tried["request"]["headers"]["x-key"], "[redacted]");
+    let received = receiver.requests();
+    let signature = received[0].header("x-referralhero-signature");
+    assert_eq!(
+        tried["request"]["headers"]["x-referralhero-signature"],
+        signature
+    );
+    assert_eq!(
+        tried["request"]["body"].as_str().unwrap().as_bytes(),
+        &received[0].body[..]
+    );
+    let sample = fanfare_registry::built_in_sample(&"new_registration".parse().unwrap());
+    let sent: Value = serde_json::from_slice(&received[0].body).unwrap();
+    assert_eq!(Some(&sent), sample);
+
+    receiver.behave("/hooks", Behaviour::status(201));
+    let tried = test(&json!({"type": "a.b", "data": {"n": 1}})).await;
+    assert_eq!(
+        (&tried["outcome"], &tried["status"]),
+        (&json!("status_4xx"), &json!(201))
+    );
+    assert_eq!(tried["request"]["body"], r#"{"n":1}"#);
+    for action in ["disable", "test"] {
+        let response = server.call(Method::POST, &format!("{path}/{action}"));
+        assert_eq!(response.send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_status_says_what_is_known_and_that_no_dispatcher_answered() {
+    let server = Server::without_broker().await;
+    let path = created(&server).await;
+    let status = async || -> Value {
+        let status = server.get(&format!("{path}/status")).await;
+        status.json().await.unwrap()
+    };
+    let before = status().await;
+    assert_eq!(
+        (&before["state"], &before["circuit"]),
+        (&json!("active"), &json!("unknown"))
+    );
+    assert_eq!(
+        (&before["dispatcher"], &before["in_flight"]),
+        (&json!(null), &json!(null))
+    );
+    assert_eq!(
+        (&before["last_success"], &before["last_failures"]),
+        (&json!(null), &json!([]))
+    );
+    let disabled = server.call(Method::POST, &format!("{path}/disable"));
+    disabled.send().await.unwrap();
+    let after = status().await;
+    assert_eq!(
+        (&after["state"], &after["reason"]),
+        (&json!("disabled"), &json!("requested"))
+    );
+    assert_eq!(after["by"], before["by"]);
+    assert!(after["since"].as_str() > before["since"].as_str());
 }
 
 #[tokio::test]

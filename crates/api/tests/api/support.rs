@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use fanfare_api::{Announcer, Api, ApiFault, Health, Settings, run};
 use fanfare_broker::{Broker, JournalWriter};
 use fanfare_deadletters::Desk;
+use fanfare_egress::{Egress, EgressSettings};
 use fanfare_journal::History;
-use fanfare_model::{EgressPolicy, Secret};
+use fanfare_model::Secret;
 use fanfare_producer::Producer;
 use fanfare_registry::{Registry, Snapshots};
 use fanfare_testkit::wall_clock;
@@ -75,7 +76,7 @@ impl Server {
             snapshots: Snapshots::new(),
             announcer: Announcer::on(&broker, wall_clock()),
             producer: Producer::on(&broker, wall_clock()),
-            egress: EgressPolicy::default(),
+            egress: Egress::new(&EgressSettings::default()).unwrap(),
             clock: wall_clock(),
             health: Health::new(),
             metrics: Arc::new(|| "fanfare_sample 1\n".to_owned()),

@@ -4,8 +4,9 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
 use fanfare_model::{
-    Auth, BodyFormat, DisableAfter, EndpointId, EventTypePattern, HeaderField, HttpVersion,
-    Profile, Rate, Schedule, Secret, SignatureScheme, StatusSet, TargetUrl, TenantId,
+    Auth, BodyFormat, DisableAfter, EndpointId, EventType, EventTypePattern, HeaderField,
+    HttpVersion, Profile, Rate, Schedule, Secret, SignatureScheme, StateName, StatusSet, TargetUrl,
+    TenantId,
 };
 
 use super::{DataSource, TemplateArgs, duration};
@@ -17,8 +18,10 @@ pub enum EndpointsCommand {
     Add(Box<EndpointsAddArgs>),
     /// List endpoints
     List(EndpointsListArgs),
-    /// Show one endpoint
+    /// Show one endpoint, what state it is in, and why
     Show(OneEndpointArgs),
+    /// Send one endpoint the sample of an event type, and show what was said; exits with 1 when it fails
+    Test(EndpointsTestArgs),
     /// Change what is named of one endpoint, and nothing else
     Update(Box<EndpointsUpdateArgs>),
     /// Give one endpoint a new secret, and print it; the old one signs beside it for a while
@@ -115,6 +118,20 @@ pub enum Resettable {
     Types,
 }
 
+/// Arguments of `fanfare endpoints test`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EndpointsTestArgs {
+    /// Which one.
+    #[command(flatten)]
+    pub endpoint: OneEndpointArgs,
+    /// The type of the event [default: one that it wants and that a sample is known of]
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<EventType>,
+    /// The data of the event, in JSON: itself, `@file`, or `-` for stdin [default: the sample of its type]
+    #[arg(long)]
+    pub data: Option<DataSource>,
+}
+
 /// Arguments of `fanfare endpoints rotate-secret`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RotateSecretArgs {
@@ -207,6 +224,21 @@ pub struct EndpointsListArgs {
     /// Only those of this tenant
     #[arg(long)]
     pub tenant: Option<TenantId>,
+    /// Only those in this state: `active`, `paused` or `disabled`
+    #[arg(long)]
+    pub state: Option<StateName>,
+    /// Only those that want events of this type, whatever their content
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<EventType>,
+    /// Only those with this text in their URL
+    #[arg(long, value_name = "TEXT")]
+    pub url: Option<String>,
+    /// Only those that get bodies in this format
+    #[arg(long)]
+    pub format: Option<BodyFormat>,
+    /// Only those after this one: the last of the page before
+    #[arg(long, value_name = "ID")]
+    pub after: Option<EndpointId>,
     /// How many at most
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,

@@ -1,28 +1,29 @@
 //! `fanfare endpoints`: manages endpoints, directly in the registry that the configuration names.
 
 mod options;
+mod rows;
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use fanfare_api::{Announcer, TriedOut, endpoint_status, try_endpoint};
 use fanfare_broker::Broker;
-use fanfare_egress::EgressSettings;
+use fanfare_egress::{Egress, EgressSettings};
+use fanfare_journal::History;
 use fanfare_model::{
-    EgressPolicy, Endpoint, EndpointId, EndpointState, EventTypePattern, Secret, StateChange,
-    TargetUrl, TenantId, Timestamp,
+    EgressPolicy, Endpoint, EndpointId, EventTypePattern, Secret, StateChange, TargetUrl, TenantId,
+    Timestamp,
 };
-use fanfare_registry::{EndpointPage, NewEndpoint, Registry, Rotation};
+use fanfare_registry::{EndpointFilter, EndpointPage, NewEndpoint, Registry, Rotation};
 use fanfare_wire::ControlMessage;
-use jiff::fmt::friendly::{Spacing, SpanPrinter};
-use serde::Serialize;
 use serde_json::Value;
 use tokio::time;
 
-use super::broker::place;
+use self::rows::{Created, Listed, Shown, Tried, json};
+use super::{broker::place, content};
 use crate::{
-    Config, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, EndpointsUpdateArgs,
-    OneEndpointArgs, OutputFormat, RotateSecretArgs, Sources, clock,
-    output::{self, Column, Row},
+    Config, EndpointsAddArgs, EndpointsCommand, EndpointsListArgs, EndpointsTestArgs,
+    EndpointsUpdateArgs, OneEndpointArgs, OutputFormat, RotateSecretArgs, Sources, clock, output,
 };
 
 /// Who the audit log says it was.
@@ -56,8 +57,8 @@ pub(crate) async fn run(
             print_secret(add(&registry, egress, args, now).await?).await?;
         }
         EndpointsCommand::Update(args) => {
-            let updated = Shown(update(&registry, egress, args, now).await?);
-            output::print_one(format, &updated)?;
+            let updated = update(&registry, egress, args, now).await?;
+            output::print_one(format, &Listed(updated))?;
             announce().await?;
         }
         EndpointsCommand::RotateSecret(args) => {
@@ -66,14 +67,19 @@ pub(crate) async fn run(
         EndpointsCommand::List(args) => {
             let (endpoints, more) = list(&registry, args).await?;
             output::print_rows(format, &endpoints)?;
-            if more {
-                output::note("there are more: raise --limit")?;
+            if let Some(Listed(last)) = endpoints.last().filter(|_| more) {
+                output::note(&format!("there are more: --after {}", last.id))?;
             }
         }
         EndpointsCommand::Show(args) => {
-            let endpoint = registry.endpoint(&args.tenant, args.id).await?;
-            let endpoint = endpoint.with_context(|| nobody(&args.tenant, args.id))?;
-            output::print_one(format, &Shown(endpoint))?;
+            let endpoint = one(&registry, args).await?;
+            let status = status(&registry, &settings, &endpoint).await?;
+            output::print_one(format, &Shown(endpoint, status))?;
+        }
+        EndpointsCommand::Test(args) => {
+            let tried = test(&registry, egress, args, now).await?;
+            output::print_one(format, &Tried(json(&tried)))?;
+            ensure!(tried.succeeded(), "the endpoint did not accept the event");
         }
         EndpointsCommand::Pause(args) => change(args, StateChange::Pause).await?,
         EndpointsCommand::Resume(args) => change(args, StateChange::Resume).await?,
@@ -167,13 +173,61 @@ async fn list(
 ) -> anyhow::Result<(Vec<Listed>, bool)> {
     let page = EndpointPage {
         tenant: args.tenant.clone(),
-        after: None,
+        filter: EndpointFilter {
+            state: args.state,
+            event_type: args.event_type.clone(),
+            url: args.url.clone(),
+            format: args.format,
+        },
+        after: args.after,
         limit: args.limit + 1,
     };
     let mut endpoints = registry.endpoints(&page).await?;
     let more = endpoints.len() > args.limit as usize;
     endpoints.truncate(args.limit as usize);
     Ok((endpoints.into_iter().map(Listed).collect(), more))
+}
+
+async fn one(
+    registry: &Registry,
+    OneEndpointArgs { tenant, id }: &OneEndpointArgs,
+) -> anyhow::Result<Endpoint> {
+    let endpoint = registry.endpoint(tenant, *id).await?;
+    endpoint.with_context(|| nobody(tenant, *id))
+}
+
+/// What state an endpoint is in, as far as RabbitMQ and the history can be asked.
+async fn status(
+    registry: &Registry,
+    settings: &Config,
+    endpoint: &Endpoint,
+) -> anyhow::Result<Value> {
+    let broker = Broker::connect(&settings.broker, "fanfare endpoints", CONNECT_WITHIN).await;
+    let broker = broker.ok();
+    let clock = clock::system_clock();
+    let announcer = broker.as_ref().map(|broker| Announcer::on(broker, clock));
+    let history = History::connect(&settings.history);
+    let status = endpoint_status(registry, &history, announcer.as_ref(), endpoint).await?;
+    history.close().await;
+    if let Some(broker) = broker {
+        broker.close().await;
+    }
+    Ok(json(&status))
+}
+
+/// Sends an endpoint an event as an attempt would.
+async fn test(
+    registry: &Registry,
+    egress: &EgressSettings,
+    args: &EndpointsTestArgs,
+    now: Timestamp,
+) -> anyhow::Result<TriedOut> {
+    let endpoint = one(registry, &args.endpoint).await?;
+    let egress = Egress::new(egress).context("setting up calls to receivers")?;
+    let data = args.data.as_ref().map(content::read).transpose()?;
+    let (what, longest) = ((args.event_type.clone(), data), endpoint.timeout);
+    let tried = try_endpoint(registry, &egress, &endpoint, what, longest, now);
+    Ok(tried.await?)
 }
 
 async fn change_state(
@@ -228,247 +282,6 @@ async fn tell(
     broker.publisher().publish(&address, message).await?;
     broker.close().await;
     Ok(())
-}
-
-/// An endpoint as one of many.
-struct Listed(Endpoint);
-
-impl Row for Listed {
-    const COLUMNS: &'static [Column<Self>] = &[
-        Column {
-            name: "id",
-            value: |Self(endpoint)| endpoint.id.to_string().into(),
-        },
-        Column {
-            name: "tenant",
-            value: |Self(endpoint)| endpoint.tenant.as_str().into(),
-        },
-        Column {
-            name: "url",
-            value: |Self(endpoint)| endpoint.url.to_string().into(),
-        },
-        Column {
-            name: "event_types",
-            value: |Self(endpoint)| event_types(endpoint),
-        },
-        Column {
-            name: "rate",
-            value: |Self(endpoint)| rate(endpoint),
-        },
-        Column {
-            name: "state",
-            value: |Self(endpoint)| endpoint.state.name().into(),
-        },
-    ];
-}
-
-/// An endpoint with everything but its secrets and the values of its headers.
-struct Shown(Endpoint);
-
-impl Row for Shown {
-    const COLUMNS: &'static [Column<Self>] = &[
-        Column {
-            name: "id",
-            value: |Self(endpoint)| endpoint.id.to_string().into(),
-        },
-        Column {
-            name: "tenant",
-            value: |Self(endpoint)| endpoint.tenant.as_str().into(),
-        },
-        Column {
-            name: "url",
-            value: |Self(endpoint)| endpoint.url.to_string().into(),
-        },
-        Column {
-            name: "description",
-            value: |Self(endpoint)| endpoint.description.as_str().into(),
-        },
-        Column {
-            name: "event_types",
-            value: |Self(endpoint)| event_types(endpoint),
-        },
-        Column {
-            name: "filter",
-            value: |Self(endpoint)| json(&endpoint.filter),
-        },
-        Column {
-            name: "template",
-            value: |Self(endpoint)| json(&endpoint.template),
-        },
-        Column {
-            name: "state",
-            value: |Self(endpoint)| endpoint.state.name().into(),
-        },
-        Column {
-            name: "disabled_reason",
-            value: |Self(endpoint)| disabled(endpoint).map(|(reason, _)| reason).into(),
-        },
-        Column {
-            name: "disabled_since",
-            value: |Self(endpoint)| {
-                disabled(endpoint)
-                    .map(|(_, since)| since.to_string())
-                    .into()
-            },
-        },
-        Column {
-            name: "rate",
-            value: |Self(endpoint)| rate(endpoint),
-        },
-        Column {
-            name: "max_in_flight",
-            value: |Self(endpoint)| endpoint.max_in_flight.into(),
-        },
-        Column {
-            name: "timeout",
-            value: |Self(endpoint)| friendly(endpoint.timeout).into(),
-        },
-        Column {
-            name: "schedule",
-            value: |Self(endpoint)| endpoint.schedule.to_string().into(),
-        },
-        Column {
-            name: "success",
-            value: |Self(endpoint)| endpoint.success.to_string().into(),
-        },
-        Column {
-            name: "permanent",
-            value: |Self(endpoint)| endpoint.permanent.to_string().into(),
-        },
-        Column {
-            name: "disable_after",
-            value: |Self(endpoint)| endpoint.disable_after.to_string().into(),
-        },
-        Column {
-            name: "format",
-            value: |Self(endpoint)| endpoint.format.to_string().into(),
-        },
-        Column {
-            name: "signature",
-            value: |Self(endpoint)| endpoint.signature.to_string().into(),
-        },
-        Column {
-            name: "public_keys",
-            value: |Self(endpoint)| {
-                let keys = endpoint
-                    .secrets
-                    .iter()
-                    .filter_map(|secret| secret.public_key());
-                keys.map(|key| key.to_string()).collect()
-            },
-        },
-        Column {
-            name: "retiring_until",
-            value: |Self(endpoint)| {
-                let retiring = endpoint.retiring.iter();
-                retiring.map(|old| old.until.to_string()).collect()
-            },
-        },
-        Column {
-            name: "auth",
-            value: |Self(endpoint)| endpoint.auth.as_ref().map(|auth| auth.kind()).into(),
-        },
-        Column {
-            name: "client_certificate",
-            value: |Self(endpoint)| endpoint.tls.client.is_some().into(),
-        },
-        Column {
-            name: "extra_ca",
-            value: |Self(endpoint)| endpoint.tls.ca.is_some().into(),
-        },
-        Column {
-            name: "http_version",
-            value: |Self(endpoint)| endpoint.http_version.to_string().into(),
-        },
-        Column {
-            name: "connect_timeout",
-            value: |Self(endpoint)| endpoint.connect_timeout.map(friendly).into(),
-        },
-        Column {
-            name: "header_names",
-            value: |Self(endpoint)| {
-                endpoint
-                    .headers
-                    .iter()
-                    .map(|header| header.name())
-                    .collect()
-            },
-        },
-        Column {
-            name: "created_at",
-            value: |Self(endpoint)| endpoint.created_at.to_string().into(),
-        },
-        Column {
-            name: "updated_at",
-            value: |Self(endpoint)| endpoint.updated_at.to_string().into(),
-        },
-    ];
-}
-
-/// An endpoint that just got its secret.
-struct Created(Endpoint);
-
-impl Row for Created {
-    const COLUMNS: &'static [Column<Self>] = &[
-        Column {
-            name: "id",
-            value: |Self(endpoint)| endpoint.id.to_string().into(),
-        },
-        Column {
-            name: "tenant",
-            value: |Self(endpoint)| endpoint.tenant.as_str().into(),
-        },
-        Column {
-            name: "url",
-            value: |Self(endpoint)| endpoint.url.to_string().into(),
-        },
-        Column {
-            name: "event_types",
-            value: |Self(endpoint)| event_types(endpoint),
-        },
-        Column {
-            name: "secret",
-            value: |Self(endpoint)| {
-                endpoint
-                    .secrets
-                    .first()
-                    .map(|secret| secret.reveal())
-                    .into()
-            },
-        },
-    ];
-}
-
-fn event_types(endpoint: &Endpoint) -> Value {
-    endpoint
-        .event_types
-        .iter()
-        .map(ToString::to_string)
-        .collect()
-}
-
-fn json(value: &impl Serialize) -> Value {
-    serde_json::to_value(value).expect("filters and templates are JSON")
-}
-
-fn rate(endpoint: &Endpoint) -> Value {
-    endpoint.rate.map(|rate| rate.to_string()).into()
-}
-
-fn disabled(endpoint: &Endpoint) -> Option<(Value, Timestamp)> {
-    match &endpoint.state {
-        EndpointState::Active | EndpointState::Paused => None,
-        EndpointState::Disabled { reason, since } => {
-            let reason = serde_json::to_value(reason).expect("a reason has a name");
-            Some((reason, *since))
-        }
-    }
-}
-
-fn friendly(duration: Duration) -> String {
-    SpanPrinter::new()
-        .spacing(Spacing::None)
-        .unsigned_duration_to_string(&duration)
 }
 
 #[cfg(test)]

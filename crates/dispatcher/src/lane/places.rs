@@ -90,6 +90,11 @@ impl Places {
         self.limit.at_most(self.ceiling)
     }
 
+    /// How many requests are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.taken.values().flatten().count()
+    }
+
     pub(super) fn next_number(&self) -> u64 {
         self.next_number
     }

@@ -44,6 +44,11 @@ impl Slots {
         self.end.is_some_and(|end| end > now)
     }
 
+    /// Until when slots are reserved, if any still are.
+    pub(super) fn taken_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.end.max(self.near_end).filter(|end| *end > now)
+    }
+
     /// Takes note of a delivery whose wait is over.
     pub(super) fn came_back(&mut self, wait: Wait) {
         // A long wait of another kind counts as well: an estimate is enough.

@@ -1,6 +1,7 @@
 //! What a lane knows of its endpoint's receiver, and what an attempt changes about it.
 
 use fanfare_model::{DisabledReason, Endpoint, Outcome, Timestamp};
+use fanfare_wire::ReceiverStanding;
 
 use crate::{
     breaker::{Breaker, Change, Pass},
@@ -35,6 +36,20 @@ impl Standing {
             && self.breaker.is_closed()
             && self.failing.is_none()
             && self.given_up.is_none()
+    }
+
+    /// What is known, for people; nothing before the first attempt.
+    pub(super) fn told(&self, now: Timestamp) -> Option<ReceiverStanding> {
+        let (circuit, open) = self.breaker.circuit(now);
+        Some(ReceiverStanding {
+            as_of: self.as_of?,
+            circuit,
+            open_since: open.map(|(since, _)| since),
+            open_until: open.map(|(_, until)| until),
+            held_back_until: self.held_back_until.filter(|until| *until > now),
+            failed: self.failing.map_or(0, |(failed, _)| failed),
+            failing_since: self.failing.map(|(_, since)| since),
+        })
     }
 
     pub(super) fn is_of_another(&self, endpoint: &Endpoint) -> bool {
@@ -81,7 +96,7 @@ impl Standing {
         if matches!(outcome, Outcome::Unbuildable { .. }) {
             return None;
         }
-        if decide::failure_of(outcome, &endpoint.success).is_none() {
+        if outcome.failure(&endpoint.success).is_none() {
             self.failing = None;
             return None;
         }

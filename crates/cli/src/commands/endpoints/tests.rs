@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Args, Command};
+use crate::{Args, Command, output::Row};
 
 fn now() -> Timestamp {
     "2026-11-23T12:00:00Z".parse().unwrap()
@@ -25,6 +25,7 @@ async fn fixture() -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let mut settings = Config::default();
     settings.registry.database = directory.path().join("fanfare.db").into();
+    settings.history.database = directory.path().join("history.db").into();
     settings.registry.encryption_key = Some(Secret::new("a".repeat(64)));
     Fixture {
         registry: Registry::open(&settings.registry).await.unwrap(),
@@ -61,9 +62,14 @@ impl Fixture {
     }
 
     async fn listed(&self, tenant: Option<&str>, limit: u32) -> (Vec<String>, bool) {
-        let args = EndpointsListArgs {
-            tenant: tenant.map(|tenant| tenant.parse().unwrap()),
-            limit,
+        let limit = limit.to_string();
+        let line = ["fanfare", "endpoints", "list", "--limit", &limit];
+        let tenant = tenant.map(|tenant| ["--tenant", tenant]);
+        let line = line.iter().chain(tenant.iter().flatten());
+        let Command::Endpoints(EndpointsCommand::List(args)) =
+            Args::try_parse_from(line).unwrap().command
+        else {
+            panic!("endpoints list");
         };
         let (endpoints, more) = list(&self.registry, &args).await.unwrap();
         let urls = endpoints
@@ -103,13 +109,21 @@ async fn an_endpoint_is_added_as_asked_and_shown_without_its_secrets() {
     assert_eq!(value(&created, "secret"), secret);
 
     let stored = fixture.registry.endpoint(&added.tenant, added.id).await;
-    let shown = Shown(stored.unwrap().unwrap());
+    let stored = stored.unwrap().unwrap();
+    let history = History::connect(&fixture.settings.history);
+    let known = endpoint_status(&fixture.registry, &history, None, &stored).await;
+    let shown = Shown(stored, json(&known.unwrap()));
     for (name, expected) in [
         ("url", json!("https://example.com/hooks")),
         ("event_types", json!(["a", "b.*"])),
         ("description", json!("the shop")),
         ("state", json!("active")),
-        ("disabled_since", json!(null)),
+        ("since", json!("2026-11-23T12:00:00Z")),
+        ("by", json!("cli")),
+        ("reason", json!(null)),
+        ("circuit", json!("unknown")),
+        ("dispatcher", json!("unknown (no dispatcher answered)")),
+        ("last_failures", json!([])),
         ("rate", json!("50/s")),
         ("max_in_flight", json!(3)),
         ("timeout", json!("5s")),
@@ -288,7 +302,7 @@ async fn a_rotated_secret_is_printed_and_the_old_one_signs_on() {
         value(&Created(rotated.clone()), "secret"),
         added.secrets[0].reveal()
     );
-    let shown = Shown(rotated.clone());
+    let shown = Shown(rotated.clone(), Value::Null);
     assert_eq!(
         value(&shown, "retiring_until"),
         json!(["2026-11-23T14:00:00Z"])
