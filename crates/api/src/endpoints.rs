@@ -59,10 +59,9 @@ pub(crate) async fn create(
 ) -> Result<impl IntoResponse, Problem> {
     let api = &shared.api;
     let new = form.read(tenant, api.egress.policy())?;
-    let endpoint = api
-        .registry
-        .create_endpoint(new, &actor, api.clock.now())
-        .await?;
+    let (nobody_yet, now) = (EndpointId::from_bytes([0; 16]), api.clock.now());
+    shared.ask_for_permission(new.clone(), nobody_yet).await?;
+    let endpoint = api.registry.create_endpoint(new, &actor, now).await?;
     shared.registry_changed();
     let location = format!("/v1/tenants/{}/endpoints/{}", endpoint.tenant, endpoint.id);
     let headers = [(header::LOCATION, location)];

@@ -13,9 +13,9 @@ use axum::{
 use fanfare_deadletters::Desk;
 use fanfare_egress::Egress;
 use fanfare_journal::History;
-use fanfare_model::Clock;
+use fanfare_model::{Clock, EndpointId};
 use fanfare_producer::Producer;
-use fanfare_registry::{Registry, Snapshots};
+use fanfare_registry::{NewEndpoint, Registry, RegistryFault, Snapshots};
 use tokio::{
     net::TcpListener,
     time::{self, Instant},
@@ -82,6 +82,25 @@ impl Shared {
             keys: KnownKeys::default(),
             event_types: event_types::KnownEventTypes::default(),
             announcements: TaskTracker::new(),
+        })
+    }
+
+    /// Asks the receiver of an endpoint that is to be so whether it wants to be called, if that is asked for.
+    pub(crate) async fn ask_for_permission(
+        &self,
+        new: NewEndpoint,
+        id: EndpointId,
+    ) -> Result<(), Problem> {
+        if new.request_origin.is_none() {
+            return Ok(());
+        }
+        new.validate().map_err(RegistryFault::from)?;
+        let endpoint = new.registered(id, self.api.clock.now());
+        let within = self.api.settings.trial_within();
+        let asked = fanfare_egress::ask_for_permission(&self.api.egress, &endpoint, within);
+        asked.await.map_err(|refused| {
+            let code = Code::InvalidRequest;
+            Problem::at(refused.field(), code, &refused.to_string())
         })
     }
 

@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use fanfare_model::{Auth, EgressPolicy, Endpoint, Outcome, TargetUrl, Timestamp};
 use ipnet::IpNet;
 use reqwest::{
-    Response, StatusCode,
-    header::{AUTHORIZATION, HeaderValue, RETRY_AFTER},
+    Method, Response, StatusCode,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -157,6 +157,22 @@ impl Egress {
         }
     }
 
+    /// Asks a receiver what it allows, and returns the headers of its answer.
+    pub(crate) async fn options(
+        &self,
+        endpoint: &Endpoint,
+        headers: HeaderMap,
+        timeout: Duration,
+    ) -> Result<HeaderMap, Outcome> {
+        self.check(&endpoint.url)?;
+        let client = self.clients.of(endpoint).map_err(unusable)?;
+        let asking = client.request(Method::OPTIONS, endpoint.url.url().clone());
+        let asking = asking.headers(headers).send();
+        let deadline = Instant::now() + timeout;
+        let answer = answer_by(deadline, asking, &endpoint.url).await?;
+        Ok(answer.headers().clone())
+    }
+
     /// Which addresses may be called.
     pub fn policy(&self) -> &EgressPolicy {
         &self.policy
@@ -172,9 +188,6 @@ impl Egress {
         deadline: Instant,
     ) -> Result<Response, Outcome> {
         self.check(&request.target)?;
-        let unusable = |invalid: InvalidTls| Outcome::TlsFailed {
-            detail: invalid.to_string(),
-        };
         let client = self.clients.of(endpoint).map_err(unusable)?;
         let mut used = None;
         if let Some(Auth::OAuth2(asking)) = &endpoint.auth {
@@ -193,11 +206,7 @@ impl Egress {
             .headers(request.headers)
             .body(request.body)
             .send();
-        let response = match timeout_at(deadline, sending).await {
-            Err(_) => return Err(Outcome::TimedOut),
-            Ok(Err(error)) => return Err(failure::outcome_of(&error, &request.target)),
-            Ok(Ok(response)) => response,
-        };
+        let response = answer_by(deadline, sending, &request.target).await?;
         if let Some((asker, token)) = used
             && response.status() == StatusCode::UNAUTHORIZED
         {
@@ -237,6 +246,24 @@ impl Egress {
                 Ok(Err(_)) | Err(_) => return false,
             }
         }
+    }
+}
+
+fn unusable(invalid: InvalidTls) -> Outcome {
+    Outcome::TlsFailed {
+        detail: invalid.to_string(),
+    }
+}
+
+async fn answer_by(
+    deadline: Instant,
+    sending: impl Future<Output = reqwest::Result<Response>>,
+    target: &TargetUrl,
+) -> Result<Response, Outcome> {
+    match timeout_at(deadline, sending).await {
+        Err(_) => Err(Outcome::TimedOut),
+        Ok(Err(error)) => Err(failure::outcome_of(&error, target)),
+        Ok(Ok(response)) => Ok(response),
     }
 }
 

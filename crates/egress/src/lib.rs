@@ -6,6 +6,7 @@
 //! Reading order: `attempt.rs` is one attempt, `trial.rs` one that is watched, `request.rs` what is sent, `egress.rs` how.
 
 mod attempt;
+mod handshake;
 mod trial;
 
 mod body;
@@ -15,4 +16,5 @@ mod egress;
 
 pub use attempt::attempt;
 pub use egress::{Egress, EgressFault, EgressSettings, InvalidTls, Resolver, check_tls};
+pub use handshake::{NotAllowed, ask_for_permission};
 pub use trial::{Said, Trial, try_out};

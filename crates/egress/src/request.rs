@@ -4,7 +4,9 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use fanfare_model::{Auth, Delivery, Endpoint, Secret, TargetUrl, TemplateFault, Timestamp};
+use fanfare_model::{
+    Auth, Delivery, Endpoint, RequestOrigin, Secret, TargetUrl, TemplateFault, Timestamp,
+};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::body::{self, Body, BodyFault};
@@ -68,6 +70,10 @@ pub(crate) fn build(
     let trace = &delivery.trace;
     let ours = [
         ("content-type", body.content_type.as_deref()),
+        (
+            "origin",
+            endpoint.request_origin.as_ref().map(RequestOrigin::as_str),
+        ),
         ("webhook-id", Some(id.as_str())),
         ("webhook-timestamp", Some(seconds.as_str())),
         ("traceparent", trace.traceparent.as_deref()),
@@ -172,6 +178,7 @@ pub(crate) mod tests {
             secret: SigningSecret::generate(),
             until: at(1_000_001),
         }];
+        endpoint.request_origin = Some("events.example.com".parse().unwrap());
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let mut delivery = delivery(event(None, Some(b"{}")));
         delivery.trace = TraceContext::from_headers(Some(parent), Some("a=b"));
@@ -185,10 +192,11 @@ pub(crate) mod tests {
             ("authorization", "Bearer x"),
             ("traceparent", parent),
             ("tracestate", "a=b"),
+            ("origin", "events.example.com"),
         ] {
             assert_eq!(header(name), value, "{name}");
         }
-        assert_eq!(request.headers.len(), 7);
+        assert_eq!(request.headers.len(), 8);
         assert!(!format!("{request:?}").contains("Bearer"));
         for secret in endpoint.signing_secrets(at(1_000_000)) {
             let signed = (

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Auth, BodyFormat, DisableAfter, EndpointId, EventType, EventTypePattern, EventView, Filter,
-    HttpVersion, PayloadTemplate, Rate, Schedule, SignatureScheme, SigningSecret, StatusSet,
-    TargetUrl, TenantId, TlsIdentity,
+    HttpVersion, PayloadTemplate, Rate, RequestOrigin, Schedule, SignatureScheme, SigningSecret,
+    StatusSet, TargetUrl, TenantId, TlsIdentity,
 };
 
 /// A URL registered by a tenant.
@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub tls: TlsIdentity,
     /// The version of HTTP it is called with.
     pub http_version: HttpVersion,
+    /// As whom it is asked whether it wants to be called, if it is.
+    pub request_origin: Option<RequestOrigin>,
     /// How long connecting may take; as the operator set it when absent.
     pub connect_timeout: Option<Duration>,
     /// The secrets that sign, newest first.
@@ -119,6 +121,7 @@ impl Endpoint {
             auth: None,
             tls: TlsIdentity::default(),
             http_version: HttpVersion::Auto,
+            request_origin: None,
             connect_timeout: None,
             secrets: vec![SigningSecret::generate()],
             retiring: Vec::new(),

@@ -24,6 +24,7 @@ mod partition;
 mod pattern;
 mod profile;
 mod rate;
+mod request_origin;
 mod schedule;
 mod scheme;
 mod secret;
@@ -60,6 +61,7 @@ pub use partition::{Partition, PartitionCount, PartitionKey};
 pub use pattern::{EventTypePattern, InvalidPattern};
 pub use profile::{BodyFormat, InvalidBodyFormat, InvalidProfile, Preset, Profile};
 pub use rate::{InvalidRate, Rate};
+pub use request_origin::{InvalidRequestOrigin, RequestOrigin};
 pub use schedule::{InvalidSchedule, InvalidScheduleText, Jitter, Schedule};
 pub use scheme::{CustomSignature, InvalidScheme, SignatureEncoding, SignatureScheme};
 pub use secret::{

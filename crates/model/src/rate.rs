@@ -33,6 +33,16 @@ impl Rate {
         unit / self.count.get()
     }
 
+    /// How many starts there may be in a minute at a steady pace, rounded up.
+    pub fn per_minute(&self) -> u64 {
+        let count = u64::from(self.count.get());
+        match self.unit {
+            RateUnit::Second => count * 60,
+            RateUnit::Minute => count,
+            RateUnit::Hour => count.div_ceil(60),
+        }
+    }
+
     /// How many starts may come at once after a rest.
     pub fn burst(&self) -> NonZeroU32 {
         self.burst

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use fanfare_model::{
     Auth, BodyFormat, DisableAfter, Endpoint, EndpointId, EndpointState, EventTypePattern, Filter,
-    HeaderField, HttpVersion, PayloadTemplate, Preset, Profile, Rate, RetiringSecret, Schedule,
-    SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId, Timestamp, TlsIdentity,
+    HeaderField, HttpVersion, PayloadTemplate, Preset, Profile, Rate, RequestOrigin,
+    RetiringSecret, Schedule, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TenantId,
+    Timestamp, TlsIdentity,
 };
 
 /// What an endpoint is to be: everything but its id, its state and its times.
@@ -49,6 +50,8 @@ pub struct NewEndpoint {
     pub tls: TlsIdentity,
     /// The version of HTTP it is called with.
     pub http_version: HttpVersion,
+    /// As whom it is asked whether it wants to be called; it is not asked when absent.
+    pub request_origin: Option<RequestOrigin>,
     /// How long connecting may take; as the operator set it when absent.
     pub connect_timeout: Option<Duration>,
     /// The secrets that sign, newest first. One is generated when none is given.
@@ -93,6 +96,7 @@ impl NewEndpoint {
             auth: None,
             tls: TlsIdentity::default(),
             http_version: HttpVersion::default(),
+            request_origin: None,
             connect_timeout: None,
             secrets: Vec::new(),
             retiring: Vec::new(),
@@ -157,6 +161,7 @@ impl NewEndpoint {
             auth: self.auth,
             tls: self.tls,
             http_version: self.http_version,
+            request_origin: self.request_origin,
             connect_timeout: self.connect_timeout,
             secrets: self.secrets,
             retiring: self.retiring,
@@ -255,6 +260,20 @@ impl NewEndpoint {
             "tls",
             || format!("texts of at most {} bytes", TlsIdentity::LONGEST_PEM),
         )?;
+        let is_cloudevent = matches!(
+            self.format,
+            BodyFormat::CloudEventsStructured | BodyFormat::CloudEventsBinary
+        );
+        require(
+            is_cloudevent || self.request_origin.is_none(),
+            "request_origin",
+            || {
+                format!(
+                    "absent, because `format` is `{}`: only receivers of CloudEvents are asked",
+                    self.format
+                )
+            },
+        )?;
         let encrypted = self.url.url().scheme() == "https";
         require(encrypted || self.tls.is_default(), "tls", || {
             "absent, because `url` is not https".to_owned()
@@ -297,6 +316,7 @@ impl From<Endpoint> for NewEndpoint {
             auth: endpoint.auth,
             tls: endpoint.tls,
             http_version: endpoint.http_version,
+            request_origin: endpoint.request_origin,
             connect_timeout: endpoint.connect_timeout,
             secrets: endpoint.secrets,
             retiring: endpoint.retiring,
@@ -415,6 +435,12 @@ mod tests {
             ca: Some("x".repeat(size)),
             ..TlsIdentity::default()
         };
+        let origin = || Some("events.example.com".parse().unwrap());
+        check(|new| new.request_origin = origin(), Some("request_origin"));
+        check(
+            |new| (new.request_origin, new.format) = (origin(), BodyFormat::CloudEventsBinary),
+            None,
+        );
         check(|new| new.tls = ca(32 * 1024), None);
         check(|new| new.tls = ca(32 * 1024 + 1), Some("tls"));
         check(

@@ -7,8 +7,8 @@ use std::time::Duration;
 use fanfare_model::{
     AuthForm, BodyFormat, ClientCertificate, DisableAfter, DisabledReason, Endpoint, EndpointId,
     EndpointState, EventTypePattern, Filter, HeaderField, HttpVersion, PayloadTemplate, Rate,
-    RetiringSecret, Schedule, Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl,
-    TenantId, Timestamp, TlsIdentity,
+    RequestOrigin, RetiringSecret, Schedule, Secret, SignatureScheme, SigningSecret, StatusSet,
+    TargetUrl, TenantId, Timestamp, TlsIdentity,
 };
 use jiff::fmt::serde::timestamp::microsecond;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,8 @@ struct OpenPart {
     signature: SignatureScheme,
     #[serde(default)]
     http_version: HttpVersion,
+    #[serde(default)]
+    request_origin: Option<RequestOrigin>,
     #[serde(default)]
     connect_timeout_ms: Option<u64>,
 }
@@ -271,6 +273,7 @@ impl From<&Endpoint> for OpenPart {
             format: endpoint.format,
             signature: endpoint.signature.clone(),
             http_version: endpoint.http_version,
+            request_origin: endpoint.request_origin.clone(),
             connect_timeout_ms: endpoint.connect_timeout.map(milliseconds),
         }
     }
@@ -340,6 +343,7 @@ impl TryFrom<EndpointRecord> for Endpoint {
                 ca: secret.tls.ca,
             },
             http_version: settings.http_version,
+            request_origin: settings.request_origin,
             connect_timeout: settings.connect_timeout_ms.map(Duration::from_millis),
             secrets: secret
                 .signing

@@ -135,6 +135,7 @@ async fn an_endpoint_reads_back_as_it_was_created(registry: &Registry) {
         },
         headers: vec![HeaderField::new("x-a", "Bearer x").unwrap()],
         http_version: HttpVersion::Http2,
+        request_origin: Some("events.example.com".parse().unwrap()),
         connect_timeout: Some(Duration::from_millis(1200)),
         retiring: vec![RetiringSecret {
             secret: SigningSecret::generate(),

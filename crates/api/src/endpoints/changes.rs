@@ -58,6 +58,9 @@ pub(crate) async fn update(
     let api = &shared.api;
     let change = |endpoint| patch.apply(endpoint, api.egress.policy());
     let now = api.clock.now();
+    let present = api.registry.endpoint(&tenant, id).await?;
+    let present = present.ok_or_else(|| no_such_endpoint(&tenant, id))?;
+    shared.ask_for_permission(change(present)?, id).await?;
     let updated = api
         .registry
         .update_endpoint(&tenant, id, change, &actor, now);

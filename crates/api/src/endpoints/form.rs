@@ -7,9 +7,9 @@ use std::{
 
 use fanfare_model::{
     Auth, AuthForm, BodyFormat, ClientCertificate, DisableAfter, EgressPolicy, Endpoint,
-    EventTypePattern, Filter, HeaderField, HttpVersion, PayloadTemplate, Profile, Rate, Schedule,
-    Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl, TemplateForm, TenantId,
-    TlsIdentity,
+    EventTypePattern, Filter, HeaderField, HttpVersion, PayloadTemplate, Profile, Rate,
+    RequestOrigin, Schedule, Secret, SignatureScheme, SigningSecret, StatusSet, TargetUrl,
+    TemplateForm, TenantId, TlsIdentity,
 };
 use fanfare_registry::NewEndpoint;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,11 @@ pub(crate) struct EndpointForm {
     /// The version of HTTP: `auto` when absent, `1.1` or `2`.
     #[schema(value_type = Option<String>)]
     http_version: Option<HttpVersion>,
+    /// As whom a receiver of CloudEvents is asked whether it wants to be called: the DNS name of the sending system,
+    /// which is also the header `Origin` of every request. It is asked with OPTIONS when it is created or
+    /// changed, and has to agree. It is not asked when absent.
+    #[schema(value_type = Option<String>)]
+    request_origin: Option<RequestOrigin>,
     /// How many seconds connecting may take: 0.1 to 30, and at most `timeout`; as the operator set it when absent.
     connect_timeout: Option<f64>,
     /// The secret that signs: `whsec_` and the base64 of 24 to 64 bytes, or `whsk_` and the base64 of an
@@ -170,6 +175,7 @@ impl EndpointForm {
         new.connect_timeout = connect_timeout
             .map(|seconds| read_seconds("connect_timeout", "0.1 to 30", seconds))
             .transpose()?;
+        new.request_origin = self.request_origin;
         new.headers = read_headers(&self.headers.unwrap_or_default())?;
         new.auth = read_auth(self.auth, egress)?;
         new.tls = self.tls.map(TlsForm::read).transpose()?.unwrap_or_default();
@@ -209,6 +215,7 @@ impl From<&Endpoint> for EndpointForm {
             auth: endpoint.auth.as_ref().map(Auth::reveal),
             tls: Some(tls),
             http_version: Some(endpoint.http_version),
+            request_origin: endpoint.request_origin.clone(),
             connect_timeout: endpoint.connect_timeout.map(|time| time.as_secs_f64()),
             secret: None,
         }

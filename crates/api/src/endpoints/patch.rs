@@ -183,6 +183,8 @@ mod tests {
         let auth = r#"{"kind": "basic", "username": "u", "password": "p"}"#;
         new.auth = Some(serde_json::from_str(auth).unwrap());
         new.http_version = "2".parse().unwrap();
+        new.format = fanfare_model::BodyFormat::CloudEventsBinary;
+        new.request_origin = Some("events.example.com".parse().unwrap());
         new.connect_timeout = Some(std::time::Duration::from_millis(1234));
         new.secrets = vec![SigningSecret::generate_text()];
         let id = fanfare_model::EndpointId::from_bytes([7; 16]);
@@ -235,10 +237,14 @@ mod tests {
             let auth = r#"{"kind": "bearer", "token": "q"}"#;
             new.auth = Some(serde_json::from_str(auth).unwrap());
         });
-        check(json!({"profile": "github", "success": "202"}), &|new| {
-            new.prefill(Profile::GitHub);
-            new.success = "202".parse().unwrap();
-        });
+        check(
+            json!({"profile": "github", "success": "202", "request_origin": null}),
+            &|new| {
+                new.prefill(Profile::GitHub);
+                new.request_origin = None;
+                new.success = "202".parse().unwrap();
+            },
+        );
         check(
             json!({"signature": null, "secret": SigningSecret::from_bytes(vec![1; 24]).unwrap().reveal()}),
             &|new| {

@@ -2,8 +2,8 @@
 
 use fanfare_model::{
     Auth, BodyFormat, DisableAfter, DisabledReason, Endpoint, EndpointId, EndpointState,
-    EventTypePattern, Filter, HttpVersion, PayloadTemplate, Rate, Schedule, SignatureScheme,
-    StatusSet, TargetUrl, TenantId, Timestamp,
+    EventTypePattern, Filter, HttpVersion, PayloadTemplate, Rate, RequestOrigin, Schedule,
+    SignatureScheme, StatusSet, TargetUrl, TenantId, Timestamp,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -79,6 +79,9 @@ pub(crate) struct ShownEndpoint {
     /// The version of HTTP.
     #[schema(value_type = String)]
     http_version: HttpVersion,
+    /// As whom it is asked whether it wants to be called.
+    #[schema(value_type = Option<String>)]
+    request_origin: Option<RequestOrigin>,
     /// How many seconds connecting may take; as the operator set it when null.
     connect_timeout: Option<f64>,
     /// When it was created.
@@ -169,6 +172,7 @@ impl From<Endpoint> for ShownEndpoint {
             client_certificate: endpoint.tls.client.is_some(),
             extra_ca: endpoint.tls.ca.is_some(),
             http_version: endpoint.http_version,
+            request_origin: endpoint.request_origin,
             connect_timeout: endpoint.connect_timeout.map(|time| time.as_secs_f64()),
             header_names: endpoint
                 .headers

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
-use fanfare_egress::{Egress, Said, try_out};
+use fanfare_egress::{Egress, Said, ask_for_permission, try_out};
 use fanfare_model::{Delivery, Endpoint, EventType, Outcome, TargetUrl, Timestamp, TraceContext};
 use fanfare_registry::{Registry, RegistryFault};
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,8 @@ pub struct TriedOut {
     status: Option<u16>,
     /// How many milliseconds it took.
     took_ms: f64,
+    /// Why the receiver does not agree to be called, if it is asked and does not.
+    not_allowed: Option<String>,
     /// The type of the event.
     #[serde(rename = "type")]
     event_type: String,
@@ -59,7 +61,7 @@ pub struct TriedOut {
 impl TriedOut {
     /// Whether the receiver accepted it.
     pub fn succeeded(&self) -> bool {
-        self.error.is_none()
+        self.error.is_none() && self.not_allowed.is_none()
     }
 }
 
@@ -108,7 +110,10 @@ pub async fn try_endpoint(
     let trace = TraceContext::default();
     let delivery = Delivery::new(Arc::new(event), endpoint.id, 0, trace, now);
     let timeout = endpoint.timeout.min(longest);
-    let trial = try_out(egress, endpoint, &delivery, now, timeout).await;
+    let (trial, allowed) = tokio::join!(
+        try_out(egress, endpoint, &delivery, now, timeout),
+        ask_for_permission(egress, endpoint, timeout),
+    );
     let failure = trial.outcome.failure(&endpoint.success);
     Ok(TriedOut {
         outcome: failure
@@ -126,6 +131,7 @@ pub async fn try_endpoint(
             | Outcome::Unbuildable { .. } => None,
         },
         took_ms: trial.took.as_secs_f64() * 1000.0,
+        not_allowed: allowed.err().map(|refused| refused.to_string()),
         event_type,
         delivery: delivery.id.to_string(),
         url: endpoint.url.clone(),

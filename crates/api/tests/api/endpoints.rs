@@ -394,6 +394,61 @@ async fn an_endpoint_is_tried_out_as_it_would_be_called() {
 }
 
 #[tokio::test]
+async fn a_receiver_of_cloudevents_has_to_agree_when_it_is_asked() {
+    let server = Server::start(&unreachable(), |api| api.egress = local()).await;
+    let receiver = Receiver::start().await;
+    let agrees = |limit: &str| Behaviour {
+        headers: vec![
+            ("webhook-allowed-origin", "events.example.com".to_owned()),
+            ("webhook-allowed-rate", limit.to_owned()),
+        ],
+        ..Behaviour::status(200)
+    };
+    let asked = json!({
+        "url": receiver.url("/hooks"),
+        "event_types": ["*"],
+        "profile": "cloudevents",
+        "rate": "2/s",
+        "request_origin": "events.example.com",
+    });
+    let refused = async || problem(server.create(&asked).await).await;
+    assert_eq!(
+        refused().await,
+        (
+            400,
+            "invalid_request".to_owned(),
+            vec!["request_origin".to_owned()]
+        )
+    );
+    receiver.behave("/hooks", agrees("100"));
+    assert_eq!(refused().await.2, ["rate"]);
+    receiver.behave("/hooks", agrees("120"));
+    let created = server.create(&asked).await;
+    assert_eq!(created.status(), 201);
+    let path = created.headers()["location"].to_str().unwrap().to_owned();
+    let last = receiver.requests().pop().unwrap();
+    assert_eq!(last.header("webhook-request-origin"), "events.example.com");
+    assert_eq!(last.header("webhook-request-rate"), "120");
+
+    let faster = patch(&server, &path, &json!({"rate": "3/s"})).await;
+    assert_eq!(problem(faster).await.2, ["rate"]);
+    receiver.behave("/hooks", Behaviour::status(200));
+    let tried = server
+        .call(Method::POST, &format!("{path}/test"))
+        .send()
+        .await;
+    let tried: Value = tried.unwrap().json().await.unwrap();
+    assert_eq!(tried["outcome"], "succeeded");
+    assert!(
+        tried["not_allowed"]
+            .as_str()
+            .unwrap()
+            .contains("WebHook-Allowed-Origin")
+    );
+    assert_eq!(tried["request"]["headers"]["origin"], "events.example.com");
+}
+
+#[tokio::test]
 async fn a_status_says_what_is_known_and_that_no_dispatcher_answered() {
     let server = Server::without_broker().await;
     let path = created(&server).await;

@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, time::Duration};
 use clap::{Subcommand, ValueEnum};
 use fanfare_model::{
     Auth, BodyFormat, DisableAfter, EndpointId, EventType, EventTypePattern, HeaderField,
-    HttpVersion, Profile, Rate, Schedule, Secret, SignatureScheme, StateName, StatusSet, TargetUrl,
-    TenantId,
+    HttpVersion, Profile, Rate, RequestOrigin, Schedule, Secret, SignatureScheme, StateName,
+    StatusSet, TargetUrl, TenantId,
 };
 
 use super::{DataSource, TemplateArgs, duration};
@@ -102,6 +102,8 @@ pub enum Resettable {
     Permanent,
     /// Unlimited
     Rate,
+    /// Nobody is asked
+    RequestOrigin,
     /// Ten attempts in three days
     Schedule,
     /// `standard`, which needs another secret than the others
@@ -210,6 +212,10 @@ pub struct EndpointOptions {
     /// The version of HTTP: `auto`, `1.1` or `2` [default: auto]
     #[arg(long, value_name = "VERSION")]
     pub http_version: Option<HttpVersion>,
+    /// As whom a receiver of CloudEvents is asked whether it wants to be called, such as `events.example.com`; it
+    /// has to agree [default: it is not asked]
+    #[arg(long, value_name = "NAME")]
+    pub request_origin: Option<RequestOrigin>,
     /// How long connecting may take [default: as configured]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub connect_timeout: Option<Duration>,

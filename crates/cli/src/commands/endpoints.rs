@@ -109,6 +109,8 @@ async fn add(
     );
     options::apply(&args.options, &mut new)?;
     set_secret(args.secret.as_ref(), &mut new)?;
+    let nobody_yet = EndpointId::from_bytes([0; 16]);
+    ask_for_permission(egress, new.clone(), nobody_yet, now).await?;
     Ok(registry.create_endpoint(new, ACTOR, now).await?)
 }
 
@@ -132,8 +134,27 @@ async fn update(
         set_secret(args.secret.as_ref(), &mut new)?;
         anyhow::Ok(new)
     };
+    let present = one(registry, &args.endpoint).await?;
+    ask_for_permission(egress, change(present)?, *id, now).await?;
     let updated = registry.update_endpoint(tenant, *id, change, ACTOR, now);
     updated.await?.with_context(|| nobody(tenant, *id))
+}
+
+/// Asks the receiver of an endpoint that is to be so whether it wants to be called, if that is asked for.
+async fn ask_for_permission(
+    egress: &EgressSettings,
+    new: NewEndpoint,
+    id: EndpointId,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    if new.request_origin.is_none() {
+        return Ok(());
+    }
+    new.validate()?;
+    let egress = Egress::new(egress).context("setting up calls to receivers")?;
+    let endpoint = new.registered(id, now);
+    let (_, longest) = Endpoint::TIMEOUTS;
+    Ok(fanfare_egress::ask_for_permission(&egress, &endpoint, longest).await?)
 }
 
 async fn rotate_secret(

@@ -24,6 +24,7 @@ pub(super) fn reset(what: Resettable, new: &mut NewEndpoint) {
         Resettable::MaxInFlight => new.max_in_flight = default.max_in_flight,
         Resettable::Permanent => new.permanent = default.permanent,
         Resettable::Rate => new.rate = default.rate,
+        Resettable::RequestOrigin => new.request_origin = default.request_origin,
         Resettable::Schedule => new.schedule = default.schedule,
         Resettable::Signature => new.signature = default.signature,
         Resettable::Success => new.success = default.success,
@@ -58,6 +59,7 @@ pub(super) fn apply(options: &EndpointOptions, new: &mut NewEndpoint) -> anyhow:
     set(&mut new.signature, options.signature);
     set(&mut new.http_version, options.http_version);
     new.rate = options.rate.or(new.rate);
+    new.request_origin = options.request_origin.or(new.request_origin.take());
     new.connect_timeout = options.connect_timeout.or(new.connect_timeout);
     new.auth = options.auth.or(new.auth.take());
     if let (Some(chain), Some(key)) = (&options.client_cert, &options.client_key) {

@@ -214,6 +214,10 @@ impl Row for Shown {
             value: |Self(endpoint, _)| endpoint.http_version.to_string().into(),
         },
         Column {
+            name: "request_origin",
+            value: |Self(endpoint, _)| json(&endpoint.request_origin),
+        },
+        Column {
             name: "connect_timeout",
             value: |Self(endpoint, _)| endpoint.connect_timeout.map(friendly).into(),
         },
@@ -250,6 +254,10 @@ impl Row for Tried {
         Column {
             name: "error",
             value: |Self(tried)| tried["error"].clone(),
+        },
+        Column {
+            name: "not_allowed",
+            value: |Self(tried)| tried["not_allowed"].clone(),
         },
         Column {
             name: "took_ms",
