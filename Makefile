@@ -18,7 +18,8 @@ check-format: ## Check the format alone.
 	@cargo fmt --all --check
 
 check-lints: ## Check the lints alone.
-	@deploy/prerequisites.sh && cargo clippy --workspace --all-targets --locked -- -D warnings
+	@deploy/prerequisites.sh && cargo clippy --workspace --all-targets --locked -- -D warnings && \
+		cargo clippy --workspace --locked --test proof -- -D warnings
 
 bench: ## Measure on RabbitMQ 4.3 and 3.10.
 	@tests/bench.sh

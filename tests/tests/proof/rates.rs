@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time;
 
 use crate::{
-    fleet::{self, Fleet},
+    fleet::Fleet,
     load,
     report::{self, parameter},
 };
