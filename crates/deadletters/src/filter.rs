@@ -75,9 +75,9 @@ impl Filter {
         }
     }
 
-    /// The same for the index of dead letters; `None` when messages may be meant that are not in it.
+    /// The same for the index of dead letters; `None` when it cannot tell which messages are meant.
     pub(crate) fn in_index(&self) -> Option<LetterFilter> {
-        if self.reason.as_deref() == Some(UNREADABLE) {
+        if self.reason.as_deref() == Some(UNREADABLE) || self.before_replay.is_some() {
             return None;
         }
         let ids = self.ids.iter().map(|id| id.parse().ok());
@@ -182,6 +182,10 @@ mod tests {
         };
         assert!(in_index(ids(&dead_letter("t", "gone", 1).id)));
         assert!(!in_index(ids("msg_00000000000000000000000000000001")));
+        assert!(!in_index(Filter {
+            before_replay: Some(1),
+            ..Filter::default()
+        }));
         assert!(!in_index(Filter {
             reason: Some(UNREADABLE.to_owned()),
             ..Filter::default()
