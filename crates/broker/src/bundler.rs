@@ -1,7 +1,7 @@
 //! Puts deliveries that go to the same place at the same time into one message.
 //!
 //! Never waits to fill a bundle: while few publishes to a place are under way, what comes is published at
-//! once; what comes meanwhile leaves together with the next one.
+//! once; what comes meanwhile leaves together with the next one, or as soon as it fills a bundle.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::{Address, PublishFault, Publisher};
 
-/// Publishes to one place that may be under way at once. Enough to keep the broker busy between a
-/// publish and its confirm; more would only make the bundles smaller.
+/// While so many publishes to one place are under way, what does not fill a bundle waits. Enough to keep
+/// the broker busy between a publish and its confirm; more would only make the bundles smaller.
 const UNDER_WAY: usize = 4;
 
 /// What a bundle of several deliveries may hold in bytes, so that one message stays quick to move.
@@ -42,6 +42,14 @@ struct Waiting {
     /// One is about to be under way.
     starting: bool,
     under_way: usize,
+}
+
+impl Waiting {
+    /// Whether to publish what has come so far. The publisher's own window bounds full bundles.
+    fn may_leave(&self, most_deliveries: usize) -> bool {
+        let count = self.deliveries.len();
+        count > 0 && (count >= most_deliveries || self.under_way < UNDER_WAY)
+    }
 }
 
 struct Item {
@@ -87,7 +95,7 @@ impl Bundler {
     /// Starts a publish if one may be under way. What it takes is decided when it runs: whatever the
     /// others that are ready now have added by then goes along.
     fn start(&self, waiting: &mut Waiting, address: &Address) {
-        if waiting.deliveries.is_empty() || waiting.starting || waiting.under_way >= UNDER_WAY {
+        if waiting.starting || !waiting.may_leave(self.0.most_deliveries) {
             return;
         }
         waiting.starting = true;
@@ -179,6 +187,30 @@ mod tests {
                 return taken;
             }
             taken.push(bundle.len());
+        }
+    }
+
+    #[test]
+    fn what_does_not_fill_a_bundle_waits_for_others() {
+        for (count, under_way, most, expected) in [
+            (0, 0, 16, false),
+            (1, 0, 16, true),
+            (1, UNDER_WAY - 1, 16, true),
+            (15, UNDER_WAY, 16, false),
+            (16, UNDER_WAY, 16, true),
+            (17, 100, 16, true),
+            (1, 100, 1, true),
+        ] {
+            let waiting = Waiting {
+                deliveries: items(&vec![10; count]),
+                starting: false,
+                under_way,
+            };
+            assert_eq!(
+                waiting.may_leave(most),
+                expected,
+                "{count} {under_way} {most}"
+            );
         }
     }
 

@@ -37,6 +37,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long entries that nobody waits for gather, so that batches are few.
 const GATHERING: Duration = Duration::from_millis(200);
 
+/// The same for entries that somebody waits for, who holds up no delivery by it.
+const GATHERING_URGENT: Duration = Duration::from_millis(10);
+
 /// What a batch holds at most. A larger one would save nothing, and be slow to read.
 const BATCH_ENTRIES: usize = 500;
 const BATCH_BYTES: usize = 512 * 1024;
@@ -265,11 +268,12 @@ impl Inner {
         buffer.entries.push_back((entry, size));
         buffer.bytes += size;
         buffer.accepted += 1;
+        let becomes_urgent = is_urgent && !buffer.is_urgent;
         buffer.is_urgent |= is_urgent;
         let count = buffer.entries.len();
         let accepted = buffer.accepted;
         drop(buffer);
-        if is_urgent || count == 1 || count == BATCH_ENTRIES {
+        if becomes_urgent || count == 1 || count == BATCH_ENTRIES {
             self.wake.notify_one();
         }
         Some(accepted)
@@ -331,24 +335,28 @@ impl Inner {
     /// Waits until a batch is worth sending; whether the journal is to be closed.
     async fn something_to_say(&self) -> bool {
         let deadline = Instant::now() + SIGN_OF_LIFE;
-        let mut gathered = false;
+        let mut begun = None;
         loop {
             let (count, is_urgent, is_closed) = {
                 let buffer = self.buffer();
                 (buffer.entries.len(), buffer.is_urgent, buffer.is_closed)
             };
-            let is_full = count >= BATCH_ENTRIES;
-            if is_closed || is_urgent || is_full || (gathered && count > 0) {
+            if is_closed || count >= BATCH_ENTRIES {
                 return is_closed;
             }
-            let until = if count > 0 {
-                gathered = true;
-                (Instant::now() + GATHERING).min(deadline)
-            } else {
+            let due = if count == 0 {
                 deadline
+            } else {
+                let gathering = if is_urgent {
+                    GATHERING_URGENT
+                } else {
+                    GATHERING
+                };
+                *begun.get_or_insert_with(Instant::now) + gathering
             };
-            // The first entry wakes us too; gathering begins with it.
-            if time::timeout_at(until, self.wake.notified()).await.is_err() {
+            // Told of more or not, the next look decides.
+            let told = time::timeout_at(due, self.wake.notified()).await;
+            if told.is_err() {
                 return false;
             }
         }
