@@ -49,6 +49,25 @@ pub struct Subscription {
     source: Source,
     prefetch: u16,
     priority: Option<i32>,
+    subscribed: Subscribed,
+}
+
+/// Whether RabbitMQ counts a subscription among the consumers of its queue. Cheap to clone; the clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Subscribed {
+    /// The connection it is served over, counted from 1; 0 while there is none.
+    epoch: Arc<AtomicU64>,
+}
+
+impl Subscribed {
+    /// Whether it does so over the connection that [`crate::Pulse::epoch`] counts.
+    pub fn is_over(&self, epoch: u64) -> bool {
+        epoch > 0 && self.epoch.load(Ordering::Acquire) == epoch
+    }
+
+    fn tell(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -68,6 +87,7 @@ impl Subscription {
             source: Source::Queue(name),
             prefetch,
             priority: None,
+            subscribed: Subscribed::default(),
         }
     }
 
@@ -80,11 +100,18 @@ impl Subscription {
         }
     }
 
+    /// Tells `subscribed` when it is.
+    #[must_use]
+    pub fn telling(self, subscribed: Subscribed) -> Self {
+        Self { subscribed, ..self }
+    }
+
     pub(crate) fn exclusive(exchange: String, key: &'static str, prefetch: u16) -> Self {
         Self {
             source: Source::Exclusive { exchange, key },
             prefetch,
             priority: None,
+            subscribed: Subscribed::default(),
         }
     }
 
@@ -194,14 +221,16 @@ async fn subscribe(
                 continue;
             }
         };
+        subscription.subscribed.tell(session.epoch);
         let make_receipt = |tag| {
             let current = Arc::clone(&current_epoch);
             Receipt::new((epoch, tag), current, verdicts.clone())
         };
-        match feed
+        let ended = feed
             .run(epoch, make_receipt, &deliver, &mut given, &closing)
-            .await
-        {
+            .await;
+        subscription.subscribed.tell(0);
+        match ended {
             Ended::Closing => {
                 drop(deliver);
                 feed.finish(epoch, verdicts, given).await;

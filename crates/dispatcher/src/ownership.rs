@@ -6,14 +6,11 @@
 //! endpoints last, and hands back what it did not start.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use fanfare_broker::{Broker, Inbox, Publisher, Pulse, Topology};
+use fanfare_broker::{Broker, Inbox, Publisher, Pulse, Subscribed, Topology};
 use fanfare_model::{Clock, Endpoint, EndpointId, PartitionKey, Timestamp};
 use fanfare_wire::{
     ControlMessage, DispatcherPresence, EndpointStanding, PartitionPresence, PartitionRole,
@@ -71,7 +68,7 @@ pub(crate) struct Ownership {
     publisher: Publisher,
     pulse: Pulse,
     /// Which connection the partitions were last received over.
-    epoch: AtomicU64,
+    epoch: Mutex<u64>,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -110,14 +107,21 @@ impl Ownership {
             publisher: broker.publisher(),
             pulse: broker.pulse(),
             broker: broker.clone(),
-            epoch: AtomicU64::new(0),
+            epoch: Mutex::new(0),
             clock,
             metrics,
         }
     }
 
+    /// Where to tell whether a partition is consumed.
+    pub(crate) fn subscribed(&self, key: PartitionKey) -> Subscribed {
+        let partition = self.partitions.iter().find(|known| known.key == key);
+        partition.map_or_else(Subscribed::default, |known| known.subscribed.clone())
+    }
+
     /// Takes a message of a partition in hand.
     pub(crate) fn take_in(&self, key: Option<PartitionKey>) -> InHand {
+        self.keep_up();
         let known = self.partitions.iter().find(|known| Some(known.key) == key);
         // A message of another generation counts with the first partition: it is in hand all the same.
         let partition = known.or_else(|| self.partitions.first());
@@ -129,6 +133,24 @@ impl Ownership {
     /// Waits until requests may start: at once, unless the connection did not prove itself lately.
     pub(crate) async fn proof(&self) {
         self.pulse.wait_until_within(PROVEN_WITHIN).await;
+        self.keep_up();
+    }
+
+    /// Over a new connection everything may have been another's meanwhile, and no pace of before is good any more.
+    fn keep_up(&self) {
+        let mut known = self.epoch.lock().expect("nobody panics while comparing");
+        let epoch = self.pulse.epoch();
+        if *known == epoch {
+            return;
+        }
+        *known = epoch;
+        // A dispatcher that has just come takes every partition for another's already.
+        if epoch > 1 {
+            let until = self.clock.now() + OTHERS_FOR;
+            for partition in &self.partitions {
+                partition.belongs_to_others(until);
+            }
+        }
     }
 
     /// Whether requests may start at this moment.
@@ -291,7 +313,25 @@ impl Ownership {
             peers.forget(&presence.id);
             return false;
         }
-        peers.hear(&presence.id, Instant::now())
+        let consumes = presence.partitions.iter().map(|told| {
+            let owns = told.role != PartitionRole::Standby;
+            (told.partition, owns)
+        });
+        self.doubt(&presence.id, consumes.clone());
+        peers.hear(&presence.id, consumes, Instant::now())
+    }
+
+    /// Whoever let go of a partition and owns it all the same was given it once more, and went on starting
+    /// requests: what it told of them does not hold any more.
+    fn doubt(&self, id: &str, consumes: impl Iterator<Item = (PartitionKey, bool)>) {
+        for (key, _) in consumes.filter(|(_, owns)| *owns) {
+            let partition = self.partitions.iter().find(|known| known.key == key);
+            if let Some(partition) = partition
+                && partition.told_by().as_deref() == Some(id)
+            {
+                partition.doubt(self.clock.now() + TO_BE_HEARD);
+            }
+        }
     }
 
     fn learn(&self, told: StartsHandedOver) {
@@ -325,18 +365,18 @@ impl Ownership {
         let was_away = instant.duration_since(watch.last_look) > ANNOUNCE_EVERY * 3;
         let excused = was_away || !self.is_proven();
         watch.last_look = instant;
-        let epoch = self.pulse.epoch();
-        let is_new = self.epoch.swap(epoch, Ordering::Relaxed) != epoch && epoch > 1;
+        self.keep_up();
         let mut peers = self.peers();
-        peers.forget_the_silent(instant);
+        if !excused {
+            // Silence says nothing about them when it may be this one that heard nothing.
+            peers.forget_the_silent(instant);
+        }
         for partition in &self.partitions {
             let glance = partition.glance();
             if excused {
                 partition.excuse();
             }
-            if is_new {
-                partition.belongs_to_others(now + OTHERS_FOR);
-            } else if glance.in_hand == 0 && !glance.handing_over {
+            if glance.in_hand == 0 && !glance.handing_over {
                 self.settle_ownership(partition, &peers, watch.follows_priority, now);
             }
             if partition.is_stuck(longest_in_hand()) {
@@ -364,12 +404,16 @@ impl Ownership {
         now: Timestamp,
     ) {
         let told_by = partition.told_by();
+        let told_by = told_by.as_deref();
         let others_may_own = if follows_priority {
-            peers.others_outrank_me(partition.key, told_by.as_deref())
+            peers.others_outrank_me(partition.key, told_by)
         } else {
-            peers.are_there(told_by.as_deref())
+            peers.are_there(told_by)
         };
-        if follows_priority && !peers.outrank_me(partition.key) {
+        let consumes = partition.subscribed.is_over(self.pulse.epoch());
+        if !consumes || peers.own(partition.key, told_by) {
+            partition.belongs_to_others(now + TO_BE_HEARD);
+        } else if follows_priority && !peers.outrank_me(partition.key) {
             partition.claim();
         } else if others_may_own && !partition.glance().owned {
             partition.belongs_to_others(now + TO_BE_HEARD);
@@ -383,8 +427,12 @@ impl Ownership {
         }
     }
 
+    /// What this dispatcher announces. Others let go of a partition for it only when RabbitMQ can give it to it.
     fn presence(&self, follows_priority: bool) -> DispatcherPresence {
-        let partitions = self.partitions.iter().map(|partition| {
+        let epoch = self.pulse.epoch();
+        let consumed = self.partitions.iter();
+        let consumed = consumed.filter(|partition| partition.subscribed.is_over(epoch));
+        let partitions = consumed.map(|partition| {
             let glance = partition.glance();
             let role = if glance.handing_over {
                 PartitionRole::HandingOver

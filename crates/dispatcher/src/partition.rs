@@ -9,13 +9,18 @@ use std::{
     time::Duration,
 };
 
+use fanfare_broker::Subscribed;
 use fanfare_model::{EndpointId, PartitionKey, Timestamp};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::lane::Lane;
+
 /// One of the partitions that this dispatcher consumes, owned or not.
 pub(crate) struct Partition {
     pub(crate) key: PartitionKey,
+    /// Whether this dispatcher consumes it.
+    pub(crate) subscribed: Subscribed,
     shutdown: CancellationToken,
     state: Mutex<State>,
     /// Told when the last request under way has ended.
@@ -33,6 +38,8 @@ struct State {
     progressed: Instant,
     term: Term,
     tenure: u64,
+    /// Whether anything was received in this tenure. Until then another may go on starting requests.
+    begun: bool,
     /// Whether this dispatcher takes itself for the owner.
     owned: bool,
     /// No hand-over before.
@@ -73,7 +80,6 @@ pub(crate) struct Glance {
 pub(crate) struct InHand {
     pub(crate) partition: Arc<Partition>,
     pub(crate) term: Term,
-    pub(crate) tenure: u64,
 }
 
 /// A request under way.
@@ -97,6 +103,7 @@ impl Partition {
             progressed: now,
             term: Term::begin(shutdown),
             tenure: 1,
+            begun: false,
             owned: false,
             rests_until: now,
             past: Past {
@@ -106,6 +113,7 @@ impl Partition {
         };
         Self {
             key,
+            subscribed: Subscribed::default(),
             shutdown: shutdown.clone(),
             state: Mutex::new(state),
             calmed: Notify::new(),
@@ -120,15 +128,25 @@ impl Partition {
         }
         state.in_hand += 1;
         state.owned = true;
+        if !state.begun {
+            // A lane may have begun too early, with what was received over a connection that is lost.
+            state.begun = true;
+            state.tenure += 1;
+        }
         InHand {
             partition: Arc::clone(self),
             term: state.term.clone(),
-            tenure: state.tenure,
         }
     }
 
+    /// Has a lane forget its pace if the partition may have been another's since it was asked last.
+    pub(crate) fn refresh(&self, lane: &Lane, endpoint: EndpointId, now: Timestamp) {
+        let tenure = self.state().tenure;
+        lane.begin_tenure(tenure, || self.inherited(endpoint, now));
+    }
+
     /// The latest start that another owner may have made for an endpoint.
-    pub(crate) fn inherited(&self, endpoint: EndpointId, now: Timestamp) -> Option<Timestamp> {
+    fn inherited(&self, endpoint: EndpointId, now: Timestamp) -> Option<Timestamp> {
         let state = self.state();
         let known = state.past.starts.get(&endpoint).copied();
         known.or_else(|| state.past.others_until.map(|until| until.min(now)))
@@ -154,6 +172,11 @@ impl Partition {
         let mut state = self.state();
         state.owned = false;
         state.begin_tenure(until);
+    }
+
+    /// What is known of the starts of others does not hold: they may have started requests until `until`.
+    pub(crate) fn doubt(&self, until: Timestamp) {
+        self.state().begin_tenure(until);
     }
 
     /// It has come to be this dispatcher's, unless it was before.
@@ -228,6 +251,7 @@ impl Partition {
 impl State {
     fn begin_tenure(&mut self, others_until: Timestamp) {
         self.tenure += 1;
+        self.begun = false;
         self.past = Past {
             others_until: Some(others_until),
             ..Past::default()
@@ -323,7 +347,8 @@ mod tests {
         // What comes all the same is handled, and no second hand-over follows at once.
         let third = partition.take_in();
         assert!(third.start().is_some());
-        assert!(third.tenure > first.tenure);
+        // One begins with the release, and anew with what comes.
+        assert_eq!(partition.state().tenure, 4);
         assert!(!partition.may_hand_over());
     }
 

@@ -19,7 +19,15 @@ const FORGET_AFTER: Duration = Duration::from_secs(7);
 #[derive(Debug)]
 pub(crate) struct Peers {
     me: String,
-    heard: HashMap<String, Instant>,
+    heard: HashMap<String, Heard>,
+}
+
+/// What a dispatcher announced last.
+#[derive(Debug)]
+struct Heard {
+    at: Instant,
+    /// What it consumes, and whether it takes itself for the owner. RabbitMQ may give it no other partition.
+    consumes: HashMap<PartitionKey, bool>,
 }
 
 impl Peers {
@@ -31,8 +39,18 @@ impl Peers {
     }
 
     /// A dispatcher announced itself. Returns whether it is new here.
-    pub(crate) fn hear(&mut self, id: &str, now: Instant) -> bool {
-        id != self.me && self.heard.insert(id.to_owned(), now).is_none()
+    pub(crate) fn hear(
+        &mut self,
+        id: &str,
+        consumes: impl IntoIterator<Item = (PartitionKey, bool)>,
+        at: Instant,
+    ) -> bool {
+        let consumes = consumes.into_iter().collect();
+        id != self.me
+            && self
+                .heard
+                .insert(id.to_owned(), Heard { at, consumes })
+                .is_none()
     }
 
     /// A dispatcher said that it leaves.
@@ -43,7 +61,7 @@ impl Peers {
     /// Drops those not heard of any more.
     pub(crate) fn forget_the_silent(&mut self, now: Instant) {
         self.heard
-            .retain(|_, heard| now.duration_since(*heard) < FORGET_AFTER);
+            .retain(|_, heard| now.duration_since(heard.at) < FORGET_AFTER);
     }
 
     /// Whether another dispatcher comes before this one for a partition.
@@ -54,13 +72,26 @@ impl Peers {
     /// The same, leaving out one that let go of the partition.
     pub(crate) fn others_outrank_me(&self, key: PartitionKey, but: Option<&str>) -> bool {
         let mine = priority(&self.me, key);
-        let mut others = self.heard.keys().filter(|id| Some(id.as_str()) != but);
-        others.any(|id| priority(id, key) > mine)
+        let mut consumers = self
+            .others(but)
+            .filter(|(_, heard)| heard.consumes.contains_key(&key));
+        consumers.any(|(id, _)| priority(id, key) > mine)
+    }
+
+    /// Whether another takes itself for the owner of a partition.
+    pub(crate) fn own(&self, key: PartitionKey, but: Option<&str>) -> bool {
+        let mut others = self.others(but);
+        others.any(|(_, heard)| heard.consumes.get(&key) == Some(&true))
     }
 
     /// Whether anyone else is there, but this one.
     pub(crate) fn are_there(&self, but: Option<&str>) -> bool {
-        self.heard.keys().any(|id| Some(id.as_str()) != but)
+        self.others(but).next().is_some()
+    }
+
+    fn others<'p>(&'p self, but: Option<&'p str>) -> impl Iterator<Item = (&'p String, &'p Heard)> {
+        let others = self.heard.iter();
+        others.filter(move |(id, _)| Some(id.as_str()) != but)
     }
 }
 
@@ -90,6 +121,28 @@ mod tests {
         })
     }
 
+    fn everything() -> impl Iterator<Item = (PartitionKey, bool)> {
+        keys().map(|key| (key, false))
+    }
+
+    #[test]
+    fn only_who_consumes_a_partition_outranks_for_it_and_only_its_owner_owns_it() {
+        let now = Instant::now();
+        let key = keys().find(|key| priority("b", *key) > priority("a", *key));
+        let key = key.unwrap();
+        let mut peers = Peers::new("a");
+        for (consumes, outranks, owns) in [
+            (None, false, false),
+            (Some(false), true, false),
+            (Some(true), true, true),
+        ] {
+            peers.hear("b", consumes.map(|owns| (key, owns)), now);
+            assert_eq!(peers.outrank_me(key), outranks, "{consumes:?}");
+            assert_eq!(peers.own(key, None), owns, "{consumes:?}");
+            assert!(!peers.own(key, Some("b")) && !peers.others_outrank_me(key, Some("b")));
+        }
+    }
+
     #[test]
     fn partitions_spread_over_dispatchers_and_few_move_when_one_joins() {
         let owner = |names: &[&'static str], key| {
@@ -112,8 +165,8 @@ mod tests {
         let all = names.map(|me| {
             let mut peers = Peers::new(me);
             for id in names {
-                assert_eq!(peers.hear(id, now), id != me);
-                assert!(!peers.hear(id, now));
+                assert_eq!(peers.hear(id, everything(), now), id != me);
+                assert!(!peers.hear(id, everything(), now));
             }
             peers
         });
@@ -131,7 +184,7 @@ mod tests {
             |peers, now| peers.forget_the_silent(now + FORGET_AFTER),
         ] {
             let mut peers = Peers::new("a");
-            peers.hear("b", now);
+            peers.hear("b", everything(), now);
             peers.forget_the_silent(now + ANNOUNCE_EVERY);
             assert!(keys().any(|key| peers.outrank_me(key)));
             leave(&mut peers, now);

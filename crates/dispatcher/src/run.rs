@@ -136,6 +136,7 @@ impl Dispatcher {
             let queue = self.topology.delivery_queue(key);
             Subscription::queue(queue, self.settings.prefetch)
                 .with_priority(priority(&self.settings.id, key))
+                .telling(self.ownership.subscribed(key))
         };
         self.topology.partitions().map(subscribe).collect()
     }
@@ -319,7 +320,6 @@ impl Dispatcher {
         let lane = self
             .lanes
             .of(endpoint.id, now, |id| snapshot.endpoint(id).is_some());
-        lane.begin_tenure(hand.tenure, || hand.partition.inherited(endpoint.id, now));
         let view = lane.view(endpoint, now);
         if let Some(settlement) = decide::before_attempt(delivery, endpoint, view, now) {
             let (settlement, diversion) = lane.spread(settlement, delivery, endpoint, now);
@@ -364,6 +364,7 @@ impl Dispatcher {
                 let _held_up = hand.held_up();
                 over.run_until_cancelled(self.ownership.proof()).await?;
             }
+            hand.partition.refresh(lane, endpoint.id, self.clock.now());
             let (delivery, load) = (&held.delivery, held.load);
             let entering = lane.enter(delivery, load, endpoint, || self.clock.now());
             let entry = over.run_until_cancelled(entering).await?;
