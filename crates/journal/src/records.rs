@@ -198,6 +198,8 @@ pub struct Progress {
 pub struct Cursor {
     pub(crate) at: i64,
     pub(crate) seq: i64,
+    /// Tells deliveries of one event apart; nothing else has it.
+    pub(crate) endpoint: Option<EndpointId>,
 }
 
 /// A place in a tenant's feed.
@@ -211,7 +213,11 @@ pub struct InvalidCursor;
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}", self.at, self.seq)
+        write!(f, "{:x}-{:x}", self.at, self.seq)?;
+        match self.endpoint {
+            Some(endpoint) => write!(f, "-{endpoint}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -219,10 +225,16 @@ impl FromStr for Cursor {
     type Err = InvalidCursor;
 
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
-        let (at, seq) = text.split_once('-').ok_or(InvalidCursor)?;
+        let (at, rest) = text.split_once('-').ok_or(InvalidCursor)?;
+        let (seq, endpoint) = match rest.split_once('-') {
+            Some((seq, endpoint)) => (seq, Some(endpoint)),
+            None => (rest, None),
+        };
+        let endpoint = endpoint.map(str::parse).transpose();
         Ok(Self {
             at: hexadecimal(at)?,
             seq: hexadecimal(seq)?,
+            endpoint: endpoint.map_err(|_| InvalidCursor)?,
         })
     }
 }
@@ -262,14 +274,19 @@ mod tests {
 
     #[test]
     fn cursors_read_back_what_they_print_and_nothing_else() {
-        let cursor = Cursor {
-            at: 1_732_480_000_000_000,
-            seq: 77,
-        };
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for endpoint in [None, Some(EndpointId::from_bytes([7; 16]))] {
+            let cursor = Cursor {
+                at: 1_732_480_000_000_000,
+                seq: 77,
+                endpoint,
+            };
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
         let feed = FeedCursor(1234);
         assert_eq!(feed.to_string().parse(), Ok(feed));
-        for bad in ["", "-", "1", "1-", "1--2", "x-1", "1-+2", "f1"] {
+        for bad in [
+            "", "-", "1", "1-", "1--2", "x-1", "1-+2", "1-2-", "1-2-3", "f1",
+        ] {
             assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
         }
         for bad in ["", "f", "1", "f-1", "fx"] {

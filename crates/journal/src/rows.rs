@@ -328,6 +328,7 @@ fn read_event(row: EventRow) -> Option<EventRecord> {
         cursor: Cursor {
             at: row.at,
             seq: row.seq,
+            endpoint: None,
         },
         feed: row.feed.map(FeedCursor),
         event: Event {
@@ -412,6 +413,7 @@ impl TryFrom<DeliveryRow> for DeliveryRecord {
 
 fn read_delivery(row: DeliveryRow) -> Option<DeliveryRecord> {
     let state = row.state()?;
+    let endpoint = EndpointId::from_bytes(sixteen(&row.endpoint)?);
     let last_failure = match row.last_class {
         Some(class) => Some(LastFailure {
             class: class.parse().ok()?,
@@ -422,7 +424,7 @@ fn read_delivery(row: DeliveryRow) -> Option<DeliveryRecord> {
     };
     Some(DeliveryRecord {
         id: DeliveryId::from_bytes(sixteen(&row.id)?),
-        endpoint: EndpointId::from_bytes(sixteen(&row.endpoint)?),
+        endpoint,
         tenant: row.tenant.parse().ok()?,
         event_type: row.event_type.parse().ok()?,
         at: moment(row.at)?,
@@ -435,6 +437,7 @@ fn read_delivery(row: DeliveryRow) -> Option<DeliveryRecord> {
         cursor: Cursor {
             at: row.at,
             seq: row.event_seq,
+            endpoint: Some(endpoint),
         },
     })
 }
@@ -485,6 +488,7 @@ fn read_attempt(row: AttemptRow) -> Option<AttemptEntry> {
         cursor: Cursor {
             at: row.at,
             seq: row.seq,
+            endpoint: None,
         },
     })
 }

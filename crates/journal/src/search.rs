@@ -12,7 +12,7 @@ use fanfare_model::{
 use crate::{
     Cursor, FeedCursor,
     rows::{DeliveryRow, EventRow, NewAttempt, SUCCESS},
-    statement::Statement,
+    statement::{Statement, Value},
 };
 
 /// Which attempts to find. What is not set restricts nothing.
@@ -188,7 +188,7 @@ impl Conditions {
         }
     }
 
-    fn and(&mut self, sql: &str, value: impl Into<crate::statement::Value>) {
+    fn and(&mut self, sql: &str, value: impl Into<Value>) {
         self.statement.push(" AND ").push(sql).bind(value);
     }
 
@@ -201,18 +201,30 @@ impl Conditions {
         }
     }
 
-    fn after(&mut self, columns: &str, order: Order, cursor: Option<Cursor>) {
-        if let Some(Cursor { at, seq }) = cursor {
-            let comparison = order.comparison();
-            self.statement
-                .push(&format!(" AND ({columns}) {comparison} ("))
-                .bind(at)
-                .push(", ")
-                .bind(seq)
-                .push(")");
-        }
+    fn after(&mut self, table: &str, place: &[&str], order: Order, cursor: Option<Cursor>) {
+        let Some(Cursor { at, seq, endpoint }) = cursor else {
+            return;
+        };
+        let mut values: Vec<Value> = vec![at.into(), seq.into()];
+        values.extend(endpoint.as_ref().map(|id| id.as_bytes().into()));
+        // A cursor of another search may be longer or shorter; what both have is compared.
+        values.truncate(place.len());
+        let columns: Vec<_> = place
+            .iter()
+            .take(values.len())
+            .map(|column| format!("{table}.{column}"))
+            .collect();
+        let (columns, comparison) = (columns.join(", "), order.comparison());
+        self.statement
+            .push(&format!(" AND ({columns}) {comparison} ("))
+            .bind_list(values)
+            .push(")");
     }
 }
+
+/// The columns by which events and attempts are ordered, and deliveries, of which an event has several.
+const PLACE: [&str; 2] = ["at", "seq"];
+const PLACE_OF_DELIVERY: [&str; 3] = ["at", "event_seq", "endpoint"];
 
 /// The attempts that match, newest first.
 pub(crate) fn attempts(filter: &AttemptFilter, page: Page) -> Statement {
@@ -248,7 +260,7 @@ pub(crate) fn attempts(filter: &AttemptFilter, page: Page) -> Statement {
         conditions.and("a.event_type = ", event_type.as_str());
     }
     conditions.between("a.at", filter.from, filter.to);
-    conditions.after("a.at, a.seq", Order::NewestFirst, page.after);
+    conditions.after("a", &PLACE, Order::NewestFirst, page.after);
 
     let columns = NewAttempt::COLUMNS.map(|name| format!("a.{name}"));
     let select = format!("SELECT {} FROM attempts a", columns.join(", "));
@@ -264,8 +276,7 @@ pub(crate) fn attempts(filter: &AttemptFilter, page: Page) -> Statement {
     merged(
         parts.collect(),
         conditions,
-        "at",
-        "seq",
+        &PLACE,
         Order::NewestFirst,
         page.limit,
     )
@@ -284,10 +295,10 @@ fn classes(outcome: Option<OutcomeFilter>) -> Vec<&'static str> {
 /// The deliveries that match, in the order in which their events were routed.
 pub(crate) fn deliveries(filter: &DeliveryFilter, order: Order, page: Page) -> Statement {
     let mut conditions = of_deliveries(filter);
-    conditions.after("d.at, d.event_seq", order, page.after);
+    conditions.after("d", &PLACE_OF_DELIVERY, order, page.after);
     let select = format!("SELECT {} FROM deliveries d", DeliveryRow::columns());
     let parts = by_state(&select, filter);
-    merged(parts, conditions, "at", "event_seq", order, page.limit)
+    merged(parts, conditions, &PLACE_OF_DELIVERY, order, page.limit)
 }
 
 /// How many deliveries match: a row for each state.
@@ -387,10 +398,10 @@ pub(crate) fn events(filter: &EventFilter, order: Order, page: Page, with_data: 
         conditions.and("e.source = ", source.as_str());
     }
     conditions.between("e.at", filter.from, filter.to);
-    conditions.after("e.at, e.seq", order, page.after);
+    conditions.after("e", &PLACE, order, page.after);
     let columns = EventRow::columns(with_data);
     let part = format!("SELECT {columns} FROM events e WHERE 1 = 1");
-    merged(vec![part], conditions, "at", "seq", order, page.limit)
+    merged(vec![part], conditions, &PLACE, order, page.limit)
 }
 
 /// Events of a tenant in a time, for an endpoint that may not have been owed them, oldest first.
@@ -401,11 +412,11 @@ pub(crate) fn events_for(filter: &DeliveryFilter, page: Page) -> Statement {
     }
     matching(&mut conditions.statement, "e", &filter.event_types);
     conditions.between("e.at", filter.from, filter.to);
-    conditions.after("e.at, e.seq", Order::OldestFirst, page.after);
+    conditions.after("e", &PLACE, Order::OldestFirst, page.after);
     let columns = EventRow::columns(true);
     let part = format!("SELECT {columns} FROM events e WHERE 1 = 1");
     let order = Order::OldestFirst;
-    merged(vec![part], conditions, "at", "seq", order, page.limit)
+    merged(vec![part], conditions, &PLACE, order, page.limit)
 }
 
 /// The next events of a tenant's feed.
@@ -423,14 +434,17 @@ pub(crate) fn feed(tenant: &TenantId, page: Page<FeedCursor>) -> Statement {
 fn merged(
     parts: Vec<String>,
     conditions: Conditions,
-    at: &str,
-    seq: &str,
+    place: &[&str],
     order: Order,
     limit: u32,
 ) -> Statement {
     let Conditions { mut statement } = conditions;
     let shared = std::mem::take(&mut statement.sql);
-    let ordered = format!("ORDER BY {at} {0}, {seq} {0} LIMIT {limit}", order.word());
+    let by: Vec<_> = place
+        .iter()
+        .map(|column| format!("{column} {}", order.word()))
+        .collect();
+    let ordered = format!("ORDER BY {} LIMIT {limit}", by.join(", "));
     for (index, part) in parts.iter().enumerate() {
         if index > 0 {
             statement.push(" UNION ALL ");
@@ -450,7 +464,11 @@ mod tests {
     use super::*;
 
     const PAGE: Page = Page {
-        after: Some(Cursor { at: 7, seq: 8 }),
+        after: Some(Cursor {
+            at: 7,
+            seq: 8,
+            endpoint: None,
+        }),
         limit: 5,
     };
 
