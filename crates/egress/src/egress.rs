@@ -45,7 +45,7 @@ pub struct EgressSettings {
     pub connect_timeout: Duration,
     /// How much of a response body is read so that its connection can be used again.
     pub response_bytes: usize,
-    /// How many idle connections are kept for each receiver.
+    /// How many idle connections are kept for each receiver, which may have many endpoints.
     pub idle_per_host: usize,
 }
 
@@ -56,7 +56,7 @@ impl Default for EgressSettings {
             connect_timeout: Duration::from_secs(5),
             response_bytes: 64 * 1024,
             // Fewer than are in flight at once would make new connections all the time.
-            idle_per_host: 64,
+            idle_per_host: 1024,
         }
     }
 }

@@ -11,6 +11,9 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::body::{self, Body, BodyFault};
 
+/// As many as the common formats have, with room for the ones that the client adds.
+const COMMON_HEADERS: usize = 16;
+
 /// A request that is ready to be sent, and is signed as it stands.
 #[derive(Debug)]
 pub(crate) struct SignedRequest {
@@ -54,7 +57,7 @@ pub(crate) fn build(
     let secrets = endpoint.signing_secrets(now);
     let signatures = endpoint.signature.sign(secrets, &id, now, &body.bytes);
 
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(COMMON_HEADERS + endpoint.headers.len());
     for field in &endpoint.headers {
         let mut value = header_value(field.name(), field.value())?;
         // It may be a credential: this keeps it out of debug output and out of HPACK's table.
