@@ -299,6 +299,8 @@ pub enum Scenario {
     Backlog,
     /// Twenty thousand deliveries whose first attempt fails
     RetryStorm,
+    /// Five thousand deliveries at once to an endpoint that takes 250 per second
+    Flood,
     /// Processor time and memory of each process, with 10 to 100,000 endpoints
     Processes,
     /// What each way to keep a journal costs a delivery

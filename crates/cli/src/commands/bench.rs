@@ -96,6 +96,7 @@ impl Bench {
             Scenario::Latency => scenarios::latency(self, report).await,
             Scenario::Backlog => waiting::backlog(self, report).await,
             Scenario::RetryStorm => waiting::retry_storm(self, report).await,
+            Scenario::Flood => waiting::flood(self, report).await,
             Scenario::Processes => population::processes(self, report).await,
             Scenario::Journal => history::journal(self, report).await,
             Scenario::History => history::history(self, report).await,

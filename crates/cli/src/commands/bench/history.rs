@@ -44,11 +44,7 @@ const JOURNALS: [Journal; 4] = [
 /// The same deliveries with each way to keep a journal, in the same minutes.
 pub(super) async fn journal(bench: &mut Bench, report: &mut Report) -> anyhow::Result<()> {
     let (roles, events) = ([Role::Router, Role::Dispatcher], bench.events);
-    let audience = Audience {
-        types: 1,
-        fan_out: 1,
-        path: PLAIN,
-    };
+    let audience = Audience::new(1, 1, PLAIN);
     let mut without = None;
     for (name, change) in JOURNALS {
         let home = bench.home(audience).await?.with(change);

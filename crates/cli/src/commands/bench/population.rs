@@ -46,11 +46,7 @@ async fn one_population(
     endpoints: u64,
     report: &mut Report,
 ) -> anyhow::Result<f64> {
-    let audience = Audience {
-        types: endpoints,
-        fan_out: 1,
-        path: PLAIN,
-    };
+    let audience = Audience::new(endpoints, 1, PLAIN);
     let home = bench.home(audience).await?;
     let router = home.spawn(Role::Router).await?;
     let dispatcher = home.spawn(Role::Dispatcher).await?;

@@ -43,12 +43,18 @@ const PACES: [Pace; 2] = [
     ("1,000 events/s", 1000, 5, None),
 ];
 
+/// What is read off the latencies, the same beside the skeleton, and the share that took no longer.
+const PERCENTILES: [(&str, &str, usize); 2] = [
+    (
+        "latency, median",
+        "latency, median, beside the skeleton",
+        50,
+    ),
+    ("latency, p99", "latency, p99, beside the skeleton", 99),
+];
+
 const fn audience(types: u64, fan_out: u64) -> Audience {
-    Audience {
-        types,
-        fan_out,
-        path: PLAIN,
-    }
+    Audience::new(types, fan_out, PLAIN)
 }
 
 /// The skeleton, then each throughput: what a round's ratios are formed of was measured in the same minute.
@@ -63,11 +69,12 @@ pub(super) async fn throughput(bench: &mut Bench, report: &mut Report) -> anyhow
     for (name, audience, change, goal) in THROUGHPUTS {
         let home = bench.home(audience).await?.with(change);
         let (fan_out, arrivals) = (audience.fan_out, &mut bench.arrivals);
-        let run = home
+        let (run, metrics) = home
             .run(&ROLES, async |subject| {
                 let publish = async |number| subject.publish(number).await;
                 load::run(WARM_UP / fan_out, fan_out, arrivals, publish).await?;
-                load::run(events / fan_out, fan_out, arrivals, publish).await
+                let run = load::run(events / fan_out, fan_out, arrivals, publish).await?;
+                Ok((run, subject.metrics().await?))
             })
             .await?;
         let ratio = run.rate / bare.rate;
@@ -86,40 +93,45 @@ pub(super) async fn throughput(bench: &mut Bench, report: &mut Report) -> anyhow
         report.add(goal.map_or(beside, |goal| beside.at_least(goal)), ratio);
         let cpu = Measure::new(name, "processor time of the client", "µs each");
         report.add(cpu, run.cpu_micros);
+        // Each costs as much as a delivery: more than a few mean that lanes hold too little.
+        let put_off = metrics.sum("fanfare_dispatcher_waits_total", "")
+            + metrics.sum("fanfare_router_diverted_total", "");
+        let sent = metrics.sum("fanfare_router_deliveries_total", "");
+        report.add(Measure::new(name, "put off", "%"), 100.0 * put_off / sent);
     }
     Ok(())
 }
 
-/// How long events take from publish to arrival.
+/// How long events take from publish to arrival, and how long that is beside the skeleton.
 pub(super) async fn latency(bench: &mut Bench, report: &mut Report) -> anyhow::Result<()> {
     for (name, rate, seconds, goals) in PACES {
-        let timed = Audience {
-            path: TIMED,
-            ..audience(1, 1)
-        };
-        let home = bench.home(timed).await?;
+        let (arrivals, lasting) = (&mut bench.arrivals, Duration::from_secs(seconds));
+        let bare = skeleton::latency(&bench.broker, rate, lasting, arrivals, &bench.clock).await?;
+        let home = bench.home(Audience::new(1, 1, TIMED)).await?;
         let arrivals = &mut bench.arrivals;
         let took = home
             .run(&ROLES, async |subject| {
                 let publish = async |number| subject.publish(number).await;
                 load::run(u64::from(rate), 1, arrivals, publish).await?;
                 arrivals.take_latencies();
-                load::paced(rate, Duration::from_secs(seconds), arrivals, publish).await?;
+                load::paced(rate, lasting, arrivals, publish).await?;
                 Ok(arrivals.take_latencies())
             })
             .await?;
-        let (median, late) = (percentile_ms(&took, 50), percentile_ms(&took, 99));
-        note(&format!("{name}: {median:.1} ms median, {late:.1} ms p99"))?;
-        let (p50, p99) = (
-            Measure::new(name, "latency, median", "ms"),
-            Measure::new(name, "latency, p99", "ms"),
-        );
-        let (p50, p99) = match goals {
-            Some((middle, tail)) => (p50.at_most(middle), p99.at_most(tail)),
-            None => (p50, p99),
-        };
-        report.add(p50, median);
-        report.add(p99, late);
+        let goals = goals.map(<[f64; 2]>::from);
+        for (place, (measure, ratio, share)) in PERCENTILES.into_iter().enumerate() {
+            let (bare, ours) = (percentile_ms(&bare, share), percentile_ms(&took, share));
+            note(&format!(
+                "{name}: p{share} {ours:.1} ms, the skeleton {bare:.1} ms"
+            ))?;
+            let measure = Measure::new(name, measure, "ms");
+            let measure = match goals {
+                Some(goals) => measure.at_most(goals[place]),
+                None => measure,
+            };
+            report.add(measure, ours);
+            report.add(Measure::new(name, ratio, ""), ours / bare);
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! A run of the skeleton: bare AMQP from the broker crate, and a bare signed POST.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fanfare_broker::{Settings, Skeleton};
 use fanfare_model::{Clock, SigningSecret, sign_standard};
@@ -16,6 +18,8 @@ use super::{
     WARM_UP,
     arrivals::Arrivals,
     load::{self, Run},
+    scenarios::PLAIN,
+    sink::TIMED,
 };
 
 /// Measures `events` deliveries of the skeleton.
@@ -25,7 +29,33 @@ pub(super) async fn run(
     arrivals: &mut Arrivals,
     clock: &Clock,
 ) -> anyhow::Result<Run> {
-    let post = Post::new(arrivals.url("/").parse()?, clock.clone());
+    let skeleton = open(settings, &arrivals.url(PLAIN), clock).await?;
+    let publish = async |_| publish(&skeleton, clock).await;
+    load::run(WARM_UP, 1, arrivals, publish).await?;
+    let run = load::run(events, 1, arrivals, publish).await?;
+    skeleton.close().await?;
+    Ok(run)
+}
+
+/// How long `rate` events per second take from publish to arrival, in microseconds.
+pub(super) async fn latency(
+    settings: &Settings,
+    rate: u32,
+    lasting: Duration,
+    arrivals: &mut Arrivals,
+    clock: &Clock,
+) -> anyhow::Result<Vec<u64>> {
+    let skeleton = open(settings, &arrivals.url(TIMED), clock).await?;
+    let publish = async |_| publish(&skeleton, clock).await;
+    load::run(u64::from(rate), 1, arrivals, publish).await?;
+    arrivals.take_latencies();
+    load::paced(rate, lasting, arrivals, publish).await?;
+    skeleton.close().await?;
+    Ok(arrivals.take_latencies())
+}
+
+async fn open(settings: &Settings, target: &str, clock: &Clock) -> anyhow::Result<Skeleton> {
+    let post = Post::new(target.parse()?, clock.clone());
     let deliver = move |body| {
         let post = post.clone();
         async move {
@@ -38,15 +68,12 @@ pub(super) async fn run(
             }
         }
     };
-    let skeleton = Skeleton::open(settings, deliver).await?;
-    let publish = async |_| {
-        let body = load::data(clock.now().as_microsecond());
-        Ok(skeleton.publish(&body).await?)
-    };
-    load::run(WARM_UP, 1, arrivals, publish).await?;
-    let run = load::run(events, 1, arrivals, publish).await?;
-    skeleton.close().await?;
-    Ok(run)
+    Ok(Skeleton::open(settings, deliver).await?)
+}
+
+async fn publish(skeleton: &Skeleton, clock: &Clock) -> anyhow::Result<()> {
+    let body = load::data(clock.now().as_microsecond());
+    Ok(skeleton.publish(&body).await?)
 }
 
 /// Signs and posts through a pooled client.

@@ -48,6 +48,25 @@ pub(super) struct Audience {
     pub(super) fan_out: u64,
     /// Where they receive.
     pub(super) path: &'static str,
+    /// How fast each of them may be called.
+    pub(super) rate: Option<&'static str>,
+}
+
+impl Audience {
+    /// Endpoints without a rate.
+    pub(super) const fn new(types: u64, fan_out: u64, path: &'static str) -> Self {
+        Self {
+            types,
+            fan_out,
+            path,
+            rate: None,
+        }
+    }
+
+    pub(super) const fn limited_to(self, rate: &'static str) -> Self {
+        let rate = Some(rate);
+        Self { rate, ..self }
+    }
 }
 
 /// A registry in a directory of its own, and a configuration that uses it.
@@ -94,6 +113,7 @@ impl Home {
                 let tenant: TenantId = tenant.parse()?;
                 let mut new = NewEndpoint::new(tenant, url.parse()?, vec![event_type.parse()?]);
                 new.max_in_flight = MAX_IN_FLIGHT;
+                new.rate = self.audience.rate.map(str::parse).transpose()?;
                 new.schedule = Schedule::exponential(2, 2.0, 8, 20, None)?;
                 let now = self.clock.now();
                 registry.create_endpoint(new, "bench", now).await?;
@@ -248,10 +268,9 @@ impl Subject {
         Ok(())
     }
 
-    /// The sum of a counter over all its labels.
-    pub(super) async fn counter(&self, name: &str) -> anyhow::Result<f64> {
-        let page = get(self.monitor, "/metrics").await?;
-        Ok(sum_of(&page, name))
+    /// The metrics that the roles show.
+    pub(super) async fn metrics(&self) -> anyhow::Result<Metrics> {
+        Ok(Metrics(get(self.monitor, "/metrics").await?))
     }
 }
 
@@ -279,15 +298,21 @@ async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8(body.to_vec())?)
 }
 
-/// Adds up the lines `name{labels} value` of a page of metrics.
-fn sum_of(page: &str, name: &str) -> f64 {
-    let value = |line: &str| {
-        let rest = line.strip_prefix(name)?;
-        let is_this = rest.starts_with('{') || rest.starts_with(' ');
-        let value = rest.rsplit(' ').next()?.parse::<f64>().ok()?;
-        is_this.then_some(value)
-    };
-    page.lines().filter_map(value).sum()
+/// A page of metrics, in lines `name{labels} value`.
+pub(super) struct Metrics(String);
+
+impl Metrics {
+    /// The sum of a counter over all its labels that contain `label`.
+    pub(super) fn sum(&self, name: &str, label: &str) -> f64 {
+        let value = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            let is_this = rest.starts_with('{') || rest.starts_with(' ');
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let value = value.parse::<f64>().ok()?;
+            (is_this && labels.contains(label)).then_some(value)
+        };
+        self.0.lines().filter_map(value).sum()
+    }
 }
 
 #[cfg(test)]
@@ -297,9 +322,15 @@ mod tests {
     #[test]
     fn a_counter_is_summed_over_its_labels_alone() {
         let page = "# TYPE hops counter\nhops{why=\"a\",x=\"y z\"} 3\nhops{why=\"b\"} 4\nhops_made 100\nbare 2\n";
-        for (name, expected) in [("hops", 7.0), ("bare", 2.0), ("hop", 0.0)] {
-            let sum = sum_of(page, name);
-            assert!((sum - expected).abs() < 1e-9, "{name}: {sum}");
+        let page = Metrics(page.to_owned());
+        for (name, label, expected) in [
+            ("hops", "", 7.0),
+            ("hops", "why=\"b\"", 4.0),
+            ("bare", "", 2.0),
+            ("hop", "", 0.0),
+        ] {
+            let sum = page.sum(name, label);
+            assert!((sum - expected).abs() < 1e-9, "{name} {label}: {sum}");
         }
     }
 
