@@ -157,9 +157,13 @@ impl Fleet {
         .await
     }
 
-    /// When requests to an endpoint were started, as the dispatchers' logs tell.
-    pub(crate) fn starts(&self, endpoint: &Endpoint) -> Vec<Timestamp> {
-        let logs = self.logs.iter();
-        logs.flat_map(|log| starts_in(log, endpoint)).collect()
+    /// When requests to an endpoint were started, as the dispatchers' logs tell, and in which run of a dispatcher.
+    pub(crate) fn starts(&self, endpoint: &Endpoint) -> Vec<(Timestamp, String)> {
+        let of = |log: &PathBuf| {
+            let run = log.file_stem().unwrap().to_string_lossy().into_owned();
+            let starts = starts_in(log, endpoint).into_iter();
+            starts.map(move |at| (at, run.clone()))
+        };
+        self.logs.iter().flat_map(of).collect()
     }
 }

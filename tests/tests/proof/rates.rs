@@ -1,6 +1,11 @@
 //! A rate is exact across the fleet: three dispatchers, and an endpoint whose partition changes its owner.
 
-use std::{collections::HashSet, fs, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use fanfare_model::{Endpoint, Timestamp};
 use fanfare_producer::Producer;
@@ -139,7 +144,7 @@ fn distinct(receiver: &Receiver) -> usize {
 fn judge(
     how: Move,
     receiver: &Receiver,
-    starts: &[Timestamp],
+    starts: &[(Timestamp, String)],
     (owner, then): (&str, &str),
 ) -> Value {
     let requests = receiver.requests();
@@ -148,14 +153,29 @@ fn judge(
         .iter()
         .map(|r| r.instant.duration_since(first).as_secs_f64())
         .collect();
-    let mut starts: Vec<f64> = starts
+    let mut starts: Vec<_> = starts.iter().collect();
+    starts.sort();
+    let times: Vec<f64> = starts
         .iter()
-        .map(|at| at.as_microsecond() as f64 / 1e6)
+        .map(|(at, _)| at.as_microsecond() as f64 / 1e6)
         .collect();
-    starts.sort_by(f64::total_cmp);
     // Stamped in microseconds, which may round a start down.
-    let excess_starts = excess(&starts, RATE, BURST, 0.0001);
-    let excess_arrivals = excess(&arrivals, RATE, BURST, ON_THE_WAY);
+    let (excess_starts, window) = excess(&times, RATE, BURST, 0.0001);
+    let (excess_arrivals, _) = excess(&arrivals, RATE, BURST, ON_THE_WAY);
+    if excess_starts > 0.0 {
+        let mut runs: BTreeMap<&str, Vec<&Timestamp>> = BTreeMap::new();
+        for (at, run) in &starts[window] {
+            runs.entry(run).or_default().push(at);
+        }
+        for (run, at) in runs {
+            println!(
+                "  {} starts of {run} from {} to {}",
+                at.len(),
+                at[0],
+                at[at.len() - 1]
+            );
+        }
+    }
     let gaps: Vec<f64> = arrivals
         .windows(2)
         .map(|pair| pair[1] - pair[0])
@@ -187,17 +207,23 @@ fn judge(
     })
 }
 
-/// The most by which any window holds more than `rate x (T + slack) + burst`; not above zero if none does.
-fn excess(times: &[f64], rate: f64, burst: f64, slack: f64) -> f64 {
+/// The most by which any window holds more than `rate x (T + slack) + burst`, not above zero if none does; and
+/// that window.
+fn excess(times: &[f64], rate: f64, burst: f64, slack: f64) -> (f64, RangeInclusive<usize>) {
     // With the k-th time at t, a window from i to j holds j - i + 1. The worst i for each j is kept on the way.
-    let mut least = f64::INFINITY;
-    let mut worst = f64::NEG_INFINITY;
+    let (mut least, mut begin) = (f64::INFINITY, 0);
+    let (mut worst, mut window) = (f64::NEG_INFINITY, 0..=0);
     for (number, time) in times.iter().enumerate() {
         let ahead = number as f64 - rate * time;
-        least = least.min(ahead);
-        worst = worst.max(ahead - least + 1.0 - rate * slack - burst);
+        if ahead < least {
+            (least, begin) = (ahead, number);
+        }
+        let over = ahead - least + 1.0 - rate * slack - burst;
+        if over > worst {
+            (worst, window) = (over, begin..=number);
+        }
     }
-    worst
+    (worst, window)
 }
 
 #[test]
@@ -206,10 +232,11 @@ fn the_oracle_sees_one_request_too_many() {
         .map(|_| 0.0)
         .chain((1..50).map(|n| f64::from(n) / RATE))
         .collect();
-    assert!(excess(&exact, RATE, BURST, 0.0001) <= 0.0);
+    assert!(excess(&exact, RATE, BURST, 0.0001).0 <= 0.0);
     let mut more = exact;
     more.insert(30, 0.41);
-    assert!(excess(&more, RATE, BURST, 0.0001) > 0.0);
+    let (over, window) = excess(&more, RATE, BURST, 0.0001);
+    assert!(over > 0.0 && window.contains(&30), "{over} {window:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
