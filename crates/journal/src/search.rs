@@ -264,22 +264,17 @@ pub(crate) fn attempts(filter: &AttemptFilter, page: Page) -> Statement {
 
     let columns = NewAttempt::COLUMNS.map(|name| format!("a.{name}"));
     let select = format!("SELECT {} FROM attempts a", columns.join(", "));
-    let parts = classes(filter.outcome).into_iter().map(|class| {
-        // Looked up by its event, few are left, and the classes need no places of their own.
-        let column = if by_event {
-            "(a.class || '')"
-        } else {
-            "a.class"
-        };
-        format!("{select} WHERE {column} = '{class}'")
-    });
-    merged(
-        parts.collect(),
-        conditions,
-        &PLACE,
-        Order::NewestFirst,
-        page.limit,
-    )
+    let classes = classes(filter.outcome);
+    // Looked up by its event, few are left, and the classes need no places of their own.
+    let parts = if by_event {
+        let listed: Vec<_> = classes.iter().map(|class| format!("'{class}'")).collect();
+        let listed = listed.join(", ");
+        vec![format!("{select} WHERE (a.class || '') IN ({listed})")]
+    } else {
+        let part = |class| format!("{select} WHERE a.class = '{class}'");
+        classes.into_iter().map(part).collect()
+    };
+    merged(parts, conditions, &PLACE, Order::NewestFirst, page.limit)
 }
 
 fn classes(outcome: Option<OutcomeFilter>) -> Vec<&'static str> {
@@ -484,6 +479,13 @@ mod tests {
                           ORDER BY at DESC, seq DESC LIMIT 5";
         assert!(statement.sql.contains(conditions), "{}", statement.sql);
         assert_eq!(statement.values.len(), 3);
+
+        let of_an_event = AttemptFilter {
+            event_id: Some("7".to_owned()),
+            ..filter
+        };
+        let of_an_event = attempts(&of_an_event, PAGE).sql;
+        assert!(of_an_event.contains("IN ('timeout')"), "{of_an_event}");
 
         let all = attempts(&AttemptFilter::default(), PAGE).sql;
         assert_eq!(

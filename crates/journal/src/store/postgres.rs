@@ -37,7 +37,8 @@ pub(super) async fn connect(url: &PostgresUrl) -> Result<PgPool, HistoryFault> {
         PgConnectOptions::from_str(url.expose()).map_err(|fault| unavailable(fault.into()))?;
     let options = options
         .application_name("fanfare history")
-        .options([("search_path", SCHEMA)]);
+        // Every search reads from one place of an index. PostgreSQL would sometimes spend a second on compiling one.
+        .options([("search_path", SCHEMA), ("jit", "off")]);
     PgPoolOptions::new()
         .max_connections(8)
         .acquire_timeout(PATIENCE)

@@ -311,7 +311,11 @@ impl Metrics {
             let value = value.parse::<f64>().ok()?;
             (is_this && labels.contains(label)).then_some(value)
         };
-        self.0.lines().filter_map(value).sum()
+        // From zero: the sum of nothing would be -0.
+        self.0
+            .lines()
+            .filter_map(value)
+            .fold(0.0, |sum, value| sum + value)
     }
 }
 
