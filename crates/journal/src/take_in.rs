@@ -180,20 +180,24 @@ impl TakenIn {
 /// Whether what is said about a delivery counts more than what was said before.
 ///
 /// A later replay does. Within one, nothing takes a delivery back from its receiver, and what is owed is
-/// older than whatever became of it.
+/// older than whatever became of it, also by another clock: a router tells of an event once it has published its
+/// deliveries, by when the first may have been attempted.
 pub(crate) fn supersedes(new: &NewDelivery, old: &NewDelivery) -> bool {
     new.replay > old.replay
         || (new.replay == old.replay
             && old.state != DeliveryState::Delivered
             && new.state != DeliveryState::Owed
-            && (new.state == DeliveryState::Delivered || new.changed_at >= old.changed_at))
+            && (new.state == DeliveryState::Delivered
+                || old.state == DeliveryState::Owed
+                || new.changed_at >= old.changed_at))
 }
 
 /// The same rule for the rows of the table, where `excluded` is the new one.
 pub(crate) const SUPERSEDES: &str = "excluded.replay > deliveries.replay \
     OR (excluded.replay = deliveries.replay AND deliveries.state <> 'delivered' \
     AND excluded.state <> 'owed' \
-    AND (excluded.state = 'delivered' OR excluded.changed_at >= deliveries.changed_at))";
+    AND (excluded.state = 'delivered' OR deliveries.state = 'owed' \
+    OR excluded.changed_at >= deliveries.changed_at))";
 
 /// What stays of an old row under a new one.
 fn over(new: NewDelivery, old: &NewDelivery) -> NewDelivery {
@@ -308,6 +312,7 @@ mod tests {
         for (earlier, later) in [
             (delivery(0, Owed, 5), delivery(0, Delivered, 3)),
             (delivery(0, Owed, 5), delivery(0, retrying, 6)),
+            (delivery(0, Owed, 5), delivery(0, dead, 3)),
             (delivery(0, retrying, 5), delivery(0, dead, 6)),
             (delivery(0, retrying, 9), delivery(0, Delivered, 6)),
             (delivery(0, dead, 5), delivery(1, Owed, 6)),

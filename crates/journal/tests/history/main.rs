@@ -193,6 +193,11 @@ async fn the_order_of_writers_does_not_matter(history: &History) {
     assert_eq!((found.deliveries.len(), found.event.at), (2, at(10)));
     assert_eq!(found.deliveries[0].state, DeliveryState::Delivered);
     assert_eq!(found.deliveries[1].state, DeliveryState::Owed);
+    // By its clock the dispatcher was done before the router told, whoever of them is recorded first.
+    let done = dead(&event, 2, 1, at(35));
+    journal.record(history, vec![done]).await;
+    let found = history.event(&key(&event)).await.unwrap().unwrap();
+    assert_eq!(found.deliveries[1].state.name(), "dead_lettered");
 }
 
 async fn what_was_recorded_is_not_recorded_again(history: &History) {
@@ -445,9 +450,8 @@ async fn pages_follow_each_other(history: &History) {
     }
     let fan_out = [2, 3, 4, 5, 6, 7, 8, 9];
     let routed = routed(&numbered(44), &fan_out, at(14));
-    Journal::new("router a")
-        .record(history, vec![JournalEntry::Routed(routed)])
-        .await;
+    let routed = vec![JournalEntry::Routed(routed)];
+    journal.record(history, routed).await;
     let filter = AttemptFilter {
         endpoint: Some(endpoint(1)),
         ..AttemptFilter::default()
