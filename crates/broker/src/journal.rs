@@ -108,6 +108,8 @@ struct Buffer {
 /// How far the broker has confirmed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
+    /// The broker has heard of the writer.
+    has_begun: bool,
     confirmed: u64,
     is_stalled: bool,
 }
@@ -149,6 +151,16 @@ impl JournalWriter {
         });
         broker.spawn_until_closing(Arc::clone(&inner).write_until_closed());
         Self(Some(inner))
+    }
+
+    /// Waits until the journal has heard of this writer, so that its death will be noticed whatever it did
+    /// before: five seconds at most.
+    pub async fn begun(&self) {
+        let Some(inner) = &self.0 else { return };
+        let mut progress = inner.progress.subscribe();
+        let decided = progress.wait_for(|progress| progress.has_begun || progress.is_stalled);
+        // A writer that ended before it began has said so.
+        _ = decided.await;
     }
 
     /// Whether deliveries that succeed are told of.
@@ -297,7 +309,8 @@ impl Inner {
     async fn write_until_closed(self: Arc<Self>) {
         let mut sequence = 0;
         loop {
-            let is_closed = self.something_to_say().await;
+            // The first one leaves at once: nobody misses a writer that was never heard of.
+            let is_closed = sequence > 0 && self.something_to_say().await;
             let (entries, confirmed, dropped, is_last) = self.take_batch(is_closed);
             sequence += 1;
             let count = entries.len();
@@ -313,6 +326,7 @@ impl Inner {
                 Ok(()) => {
                     self.metrics.written(count);
                     self.progress.send_replace(Progress {
+                        has_begun: true,
                         confirmed,
                         is_stalled: false,
                     });

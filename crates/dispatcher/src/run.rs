@@ -151,8 +151,11 @@ pub async fn run(
     shutdown: CancellationToken,
     abort: CancellationToken,
 ) -> Result<usize, DispatcherFault> {
-    let known = dispatcher.snapshots.wait_until_known();
-    if shutdown.run_until_cancelled(known).await.is_none() {
+    let ready = async {
+        dispatcher.snapshots.wait_until_known().await;
+        dispatcher.settler.journal.begun().await;
+    };
+    if shutdown.run_until_cancelled(ready).await.is_none() {
         return Ok(0);
     }
     let dispatcher = Arc::new(dispatcher);

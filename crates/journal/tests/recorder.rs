@@ -192,6 +192,12 @@ async fn a_writer_that_is_killed_leaves_a_gap_that_is_reported(version: Version)
     let stop = CancellationToken::new();
     let recording = record_journal(recorder(&broker, &history), stop.clone());
     let checking = async {
+        // One that is killed before it told anything, and one later.
+        let killed = connected(&host).await;
+        let journal = writer(&killed, "dispatcher");
+        journal.begun().await;
+        deliver(&journal, &delivery(0));
+        killed.close().await;
         let killed = connected(&host).await;
         let journal = writer(&killed, "dispatcher");
         deliver(&journal, &delivery(1));
@@ -202,12 +208,16 @@ async fn a_writer_that_is_killed_leaves_a_gap_that_is_reported(version: Version)
         let journal = writer(&broker, "dispatcher");
         deliver(&journal, &delivery(3));
         journal.close(PATIENCE).await;
-        let gap = async || history.gaps(10).await.unwrap().into_iter().next();
-        let gap = eventually(PATIENCE, "a gap", gap).await;
-        assert_eq!(
-            (gap.kind, gap.writer.as_str()),
-            (GapKind::Killed, "dispatcher test")
-        );
+        let both = async || {
+            let gaps = history.gaps(10).await.unwrap();
+            (gaps.len() == 2).then_some(gaps)
+        };
+        for gap in eventually(PATIENCE, "a gap for each", both).await {
+            assert_eq!(
+                (gap.kind, gap.writer.as_str()),
+                (GapKind::Killed, "dispatcher test")
+            );
+        }
         stop.cancel();
     };
     tokio::join!(recording, checking);
@@ -224,6 +234,7 @@ async fn a_journal_that_is_away_is_waited_for_once_and_filled_later(version: Ver
     let broker = connected(&host).await;
     let amqp = PlainAmqp::connect(host.url()).await;
     let journal = writer(&broker, "router");
+    journal.begun().await;
     amqp.delete_queue(&broker.topology().journal_queue()).await;
     let started = time::Instant::now();
     route(&journal, &delivery(1)).await;
