@@ -1,23 +1,28 @@
 //! Puts deliveries that go to the same place at the same time into one message.
 //!
-//! Never waits to fill a bundle: while few publishes to a place are under way, what comes is published at
-//! once; what comes meanwhile leaves together with the next one, or as soon as it fills a bundle.
+//! Never waits to fill a bundle for a partition: while few publishes are under way, what comes is published at
+//! once; what comes meanwhile leaves together when one of them is done, or as soon as it fills a bundle. What
+//! goes to the delay line waits there anyway, and gathers for a moment before.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use fanfare_model::{Clock, Delivery};
 use fanfare_wire::encode_bundle;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time};
 use tokio_util::task::TaskTracker;
 
 use crate::{Address, PublishFault, Publisher};
 
-/// While so many publishes to one place are under way, what does not fill a bundle waits. Enough to keep
-/// the broker busy between a publish and its confirm; more would only make the bundles smaller.
-const UNDER_WAY: usize = 4;
+/// While so many publishes are under way that fill no bundle, what fills none waits. Enough to keep the
+/// broker busy between a publish and its confirm; more would only make the bundles smaller.
+const UNDER_WAY: usize = 8;
+
+/// How long what goes to the delay line gathers.
+const GATHERING: Duration = Duration::from_millis(50);
 
 /// What a bundle of several deliveries may hold in bytes, so that one message stays quick to move.
 const BUNDLE_BYTES: usize = 128 * 1024;
@@ -32,29 +37,58 @@ struct Inner {
     publisher: Publisher,
     clock: Clock,
     most_deliveries: usize,
-    places: Mutex<HashMap<Address, Waiting>>,
+    waiting: Mutex<Waiting>,
     publishing: TaskTracker,
 }
 
+/// What is not published yet.
 #[derive(Default)]
 struct Waiting {
-    deliveries: VecDeque<Item>,
-    /// One is about to be under way.
-    starting: bool,
+    places: HashMap<Address, Place>,
+    /// The places that wait for a publish to be done, in the order that they came.
+    in_line: VecDeque<Address>,
+    /// The publishes under way that count.
     under_way: usize,
 }
 
-impl Waiting {
-    /// Whether to publish what has come so far. The publisher's own window bounds full bundles.
-    fn may_leave(&self, most_deliveries: usize) -> bool {
-        let count = self.deliveries.len();
-        count > 0 && (count >= most_deliveries || self.under_way < UNDER_WAY)
-    }
+/// What waits to be published to one address.
+#[derive(Default)]
+struct Place {
+    items: VecDeque<Item>,
+    /// It is in line, or gathers, or is about to be emptied.
+    is_seen_to: bool,
 }
 
 struct Item {
     delivery: Delivery,
     published: oneshot::Sender<Result<(), PublishFault>>,
+}
+
+/// How the next bundle of a place leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Departure {
+    /// At once, because it is full. It does not count: the publisher's own window bounds these.
+    Full,
+    /// At once, with what is here. It counts.
+    Now,
+    /// When one that counts is done.
+    InTurn,
+    /// When it has gathered. It does not count.
+    Gathered,
+}
+
+impl Place {
+    /// `None` when there is nothing to leave, or it is seen to.
+    fn departure(&self, is_wait: bool, under_way: usize, most: usize) -> Option<Departure> {
+        match self.items.len() {
+            0 => None,
+            count if count >= most => Some(Departure::Full),
+            _ if self.is_seen_to => None,
+            _ if is_wait => Some(Departure::Gathered),
+            _ if under_way < UNDER_WAY => Some(Departure::Now),
+            _ => Some(Departure::InTurn),
+        }
+    }
 }
 
 impl Bundler {
@@ -64,7 +98,7 @@ impl Bundler {
             publisher,
             clock,
             most_deliveries: most_deliveries.max(1),
-            places: Mutex::default(),
+            waiting: Mutex::default(),
             publishing: TaskTracker::new(),
         }))
     }
@@ -81,60 +115,96 @@ impl Bundler {
     }
 
     fn add(&self, address: Address, item: Item) {
-        let mut places = self.places();
-        if let Some(waiting) = places.get_mut(&address) {
-            waiting.deliveries.push_back(item);
-            self.start(waiting, &address);
+        let mut waiting = self.waiting();
+        if let Some(place) = waiting.places.get_mut(&address) {
+            place.items.push_back(item);
         } else {
-            let waiting = places.entry(address.clone()).or_default();
-            waiting.deliveries.push_back(item);
-            self.start(waiting, &address);
+            let place = waiting.places.entry(address.clone()).or_default();
+            place.items.push_back(item);
         }
+        self.start(&mut waiting, &address);
     }
 
-    /// Starts a publish if one may be under way. What it takes is decided when it runs: whatever the
-    /// others that are ready now have added by then goes along.
+    /// Starts whatever may leave a place.
     fn start(&self, waiting: &mut Waiting, address: &Address) {
-        if waiting.starting || !waiting.may_leave(self.0.most_deliveries) {
-            return;
+        let most = self.0.most_deliveries;
+        while let Some(place) = waiting.places.get_mut(address)
+            && let Some(departure) = place.departure(address.is_wait, waiting.under_way, most)
+        {
+            let (bundler, address) = (self.clone(), address.clone());
+            let publishing = &self.0.publishing;
+            place.is_seen_to |= departure != Departure::Full;
+            match departure {
+                Departure::Full => {
+                    let bundle = take_bundle(&mut place.items, most);
+                    publishing.spawn(async move { bundler.publish_bundle(&address, bundle).await });
+                }
+                Departure::Now => {
+                    waiting.under_way += 1;
+                    publishing.spawn(bundler.publish_and_start_next(address));
+                }
+                Departure::InTurn => waiting.in_line.push_back(address),
+                Departure::Gathered => {
+                    publishing.spawn(async move {
+                        time::sleep(GATHERING).await;
+                        bundler.publish_what_is_here(&address).await;
+                    });
+                }
+            }
         }
-        waiting.starting = true;
-        let publishing = self.clone().publish_bundle(address.clone());
-        self.0.publishing.spawn(publishing);
     }
 
-    async fn publish_bundle(self, address: Address) {
+    async fn publish_and_start_next(self, address: Address) {
+        self.publish_what_is_here(&address).await;
+        let mut waiting = self.waiting();
+        waiting.under_way -= 1;
+        while waiting.under_way < UNDER_WAY
+            && let Some(next) = waiting.in_line.pop_front()
+        {
+            if let Some(place) = waiting.places.get_mut(&next) {
+                place.is_seen_to = false;
+            }
+            self.start(&mut waiting, &next);
+        }
+    }
+
+    /// What that is, is decided when this runs: whatever others that are ready at the same time have added
+    /// by then goes along.
+    async fn publish_what_is_here(&self, address: &Address) {
         let bundle = {
-            let mut places = self.places();
-            let Some(waiting) = places.get_mut(&address) else {
+            let mut waiting = self.waiting();
+            let Some(place) = waiting.places.get_mut(address) else {
                 return;
             };
-            let bundle = take_bundle(&mut waiting.deliveries, self.0.most_deliveries);
-            waiting.starting = false;
-            waiting.under_way += 1;
-            self.start(waiting, &address);
+            place.is_seen_to = false;
+            let bundle = take_bundle(&mut place.items, self.0.most_deliveries);
+            self.start(&mut waiting, address);
             bundle
         };
+        self.publish_bundle(address, bundle).await;
+    }
+
+    /// Publishes a bundle and tells everybody who waits for it; nothing, if it is empty.
+    async fn publish_bundle(&self, address: &Address, bundle: Vec<Item>) {
+        if bundle.is_empty() {
+            return;
+        }
         let (deliveries, waiters): (Vec<_>, Vec<_>) = bundle
             .into_iter()
             .map(|item| (item.delivery, item.published))
             .unzip();
         let envelope = encode_bundle(&deliveries, self.0.clock.now());
         drop(deliveries);
-        let result = self.0.publisher.publish_patiently(&address, envelope).await;
+        let result = self.0.publisher.publish_patiently(address, envelope).await;
         for waiter in waiters {
             // Whoever gave up waiting leaves what this follows from unacknowledged, so it is done again.
             drop(waiter.send(result.clone()));
         }
-        if let Some(waiting) = self.places().get_mut(&address) {
-            waiting.under_way -= 1;
-            self.start(waiting, &address);
-        }
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<Address, Waiting>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0
-            .places
+            .waiting
             .lock()
             .expect("nobody panics while holding the bundles")
     }
@@ -191,25 +261,30 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fill_a_bundle_waits_for_others() {
-        for (count, under_way, most, expected) in [
-            (0, 0, 16, false),
-            (1, 0, 16, true),
-            (1, UNDER_WAY - 1, 16, true),
-            (15, UNDER_WAY, 16, false),
-            (16, UNDER_WAY, 16, true),
-            (17, 100, 16, true),
-            (1, 100, 1, true),
+    fn what_fills_no_bundle_waits_for_others_when_that_costs_nothing() {
+        use Departure::{Full, Gathered, InTurn, Now};
+
+        for (count, is_seen_to, is_wait, under_way, most, expected) in [
+            (0, false, false, 0, 16, None),
+            (1, false, false, 0, 16, Some(Now)),
+            (1, false, false, UNDER_WAY - 1, 16, Some(Now)),
+            (15, false, false, UNDER_WAY, 16, Some(InTurn)),
+            (15, true, false, 0, 16, None),
+            (16, false, false, UNDER_WAY, 16, Some(Full)),
+            (17, true, false, 0, 16, Some(Full)),
+            (1, false, false, UNDER_WAY, 1, Some(Full)),
+            (0, false, true, 0, 16, None),
+            (1, false, true, 0, 16, Some(Gathered)),
+            (1, false, true, UNDER_WAY, 16, Some(Gathered)),
+            (15, true, true, 0, 16, None),
+            (16, true, true, 0, 16, Some(Full)),
         ] {
-            let waiting = Waiting {
-                deliveries: items(&vec![10; count]),
-                starting: false,
-                under_way,
-            };
+            let items = items(&vec![10; count]);
+            let place = Place { items, is_seen_to };
             assert_eq!(
-                waiting.may_leave(most),
+                place.departure(is_wait, under_way, most),
                 expected,
-                "{count} {under_way} {most}"
+                "{count} {is_seen_to} {is_wait} {under_way} {most}"
             );
         }
     }

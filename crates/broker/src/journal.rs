@@ -37,8 +37,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long entries that nobody waits for gather, so that batches are few.
 const GATHERING: Duration = Duration::from_millis(200);
 
-/// The same for entries that somebody waits for, who holds up no delivery by it.
-const GATHERING_URGENT: Duration = Duration::from_millis(10);
+/// The same for entries of events, which wait for the confirm in hand and hold up no delivery by it.
+const GATHERING_EVENTS: Duration = Duration::from_millis(50);
 
 /// What a batch holds at most. A larger one would save nothing, and be slow to read.
 const BATCH_ENTRIES: usize = 500;
@@ -100,8 +100,8 @@ struct Buffer {
     accepted: u64,
     /// What found no room since the last batch was made.
     dropped: u64,
-    /// Somebody waits for what is in here.
-    is_urgent: bool,
+    /// When what is in here has gathered long enough.
+    due: Option<Instant>,
     is_closed: bool,
 }
 
@@ -195,7 +195,7 @@ impl JournalWriter {
             owed,
             event,
         });
-        if !inner.write_and_wait([entry]).await {
+        if !inner.write_and_wait([entry], GATHERING_EVENTS).await {
             inner.metrics.unconfirmed();
         }
     }
@@ -205,7 +205,8 @@ impl JournalWriter {
     pub async fn acted(&self, acted: Vec<ActedDelivery>) {
         let Some(inner) = &self.0 else { return };
         let entries = acted.into_iter().map(JournalEntry::Acted);
-        if !inner.write_and_wait(entries).await {
+        // They are all that come: whoever tells waits before going on.
+        if !inner.write_and_wait(entries, Duration::ZERO).await {
             inner.metrics.unconfirmed();
         }
     }
@@ -231,7 +232,7 @@ impl JournalWriter {
     /// Writes an entry. Never waits.
     pub fn write(&self, entry: JournalEntry) {
         if let Some(inner) = &self.0 {
-            inner.accept(entry, false);
+            inner.accept(entry, GATHERING);
         }
     }
 
@@ -265,7 +266,7 @@ impl Inner {
     }
 
     /// The number of the entry, if there was room for it.
-    fn accept(&self, entry: JournalEntry, is_urgent: bool) -> Option<u64> {
+    fn accept(&self, entry: JournalEntry, gathers: Duration) -> Option<u64> {
         let size = size_of_entry(&entry);
         let most = usize::try_from(self.settings.buffer_bytes).unwrap_or(usize::MAX);
         let mut buffer = self.buffer();
@@ -280,23 +281,30 @@ impl Inner {
         buffer.entries.push_back((entry, size));
         buffer.bytes += size;
         buffer.accepted += 1;
-        let becomes_urgent = is_urgent && !buffer.is_urgent;
-        buffer.is_urgent |= is_urgent;
+        let due = Instant::now() + gathers;
+        let is_sooner = buffer.due.is_none_or(|before| due < before);
+        if is_sooner {
+            buffer.due = Some(due);
+        }
         let count = buffer.entries.len();
         let accepted = buffer.accepted;
         drop(buffer);
-        if becomes_urgent || count == 1 || count == BATCH_ENTRIES {
+        if is_sooner || count == BATCH_ENTRIES {
             self.wake.notify_one();
         }
         Some(accepted)
     }
 
     /// Whether the broker has all of the entries.
-    async fn write_and_wait(&self, entries: impl IntoIterator<Item = JournalEntry>) -> bool {
+    async fn write_and_wait(
+        &self,
+        entries: impl IntoIterator<Item = JournalEntry>,
+        gather: Duration,
+    ) -> bool {
         let mut progress = self.progress.subscribe();
         let mut last = Some(0);
         for entry in entries {
-            last = last.and(self.accept(entry, true));
+            last = last.and(self.accept(entry, gather));
         }
         let Some(number) = last else {
             return false;
@@ -348,26 +356,16 @@ impl Inner {
 
     /// Waits until a batch is worth sending; whether the journal is to be closed.
     async fn something_to_say(&self) -> bool {
-        let deadline = Instant::now() + SIGN_OF_LIFE;
-        let mut begun = None;
+        let sign_of_life = Instant::now() + SIGN_OF_LIFE;
         loop {
-            let (count, is_urgent, is_closed) = {
+            let (count, due, is_closed) = {
                 let buffer = self.buffer();
-                (buffer.entries.len(), buffer.is_urgent, buffer.is_closed)
+                (buffer.entries.len(), buffer.due, buffer.is_closed)
             };
             if is_closed || count >= BATCH_ENTRIES {
                 return is_closed;
             }
-            let due = if count == 0 {
-                deadline
-            } else {
-                let gathering = if is_urgent {
-                    GATHERING_URGENT
-                } else {
-                    GATHERING
-                };
-                *begun.get_or_insert_with(Instant::now) + gathering
-            };
+            let due = due.unwrap_or(sign_of_life);
             // Told of more or not, the next look decides.
             let told = time::timeout_at(due, self.wake.notified()).await;
             if told.is_err() {
@@ -392,7 +390,8 @@ impl Inner {
         }
         let left = buffer.entries.len();
         let confirmed = buffer.accepted - u64::try_from(left).unwrap_or(u64::MAX);
-        buffer.is_urgent &= left > 0;
+        // What is left has gathered as long as what is taken.
+        buffer.due = buffer.due.filter(|_| left > 0);
         let dropped = std::mem::take(&mut buffer.dropped);
         (entries, confirmed, dropped, is_closed && left == 0)
     }

@@ -106,6 +106,8 @@ pub struct Address {
     pub routing_key: String,
     /// Whether it is a fault when no queue takes the message.
     pub must_route: bool,
+    /// Whether messages wait there for a second or more, so that a moment before it costs nothing.
+    pub is_wait: bool,
 }
 
 /// Everything that Fanfare has in the broker.
@@ -182,7 +184,10 @@ impl Topology {
 
     /// Where a delivery waits; it comes back to the partition that `key` names.
     pub fn delay_address(&self, tier: Tier, key: PartitionKey) -> Address {
-        self.address(&format!("delay.{tier}"), key.to_string(), true)
+        Address {
+            is_wait: true,
+            ..self.address(&format!("delay.{tier}"), key.to_string(), true)
+        }
     }
 
     /// Where a delivery goes next: into the delay line while it waits, else to its partition.
@@ -211,6 +216,7 @@ impl Topology {
             exchange: String::new(),
             routing_key: self.journal_queue(),
             must_route: true,
+            is_wait: false,
         }
     }
 
@@ -496,6 +502,7 @@ impl Topology {
             exchange: self.name(exchange),
             routing_key,
             must_route,
+            is_wait: false,
         }
     }
 

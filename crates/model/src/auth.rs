@@ -22,8 +22,8 @@ pub enum Auth {
         /// The token.
         token: Secret,
     },
-    /// A token that is fetched and renewed.
-    OAuth2(ClientCredentials),
+    /// A token that is fetched and renewed. Boxed, because few endpoints have one and there are many endpoints.
+    OAuth2(Box<ClientCredentials>),
 }
 
 /// The client credentials grant of OAuth 2 (RFC 6749, section 4.4).
@@ -179,7 +179,7 @@ impl TryFrom<AuthForm> for Auth {
                 scope,
                 audience,
                 client_auth,
-            } => Ok(Self::OAuth2(ClientCredentials {
+            } => Ok(Self::OAuth2(Box::new(ClientCredentials {
                 token_url: token_url.parse().map_err(|_| InvalidAuth {
                     member: "token_url",
                     expected: "an absolute URL such as https://login.example.com/oauth2/token",
@@ -189,7 +189,7 @@ impl TryFrom<AuthForm> for Auth {
                 scope: option("scope", scope)?,
                 audience: option("audience", audience)?,
                 client_auth,
-            })),
+            }))),
         }
     }
 }

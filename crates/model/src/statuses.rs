@@ -3,21 +3,25 @@
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 /// A set of status codes, written `200-299` or `200,202,410`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct StatusSet(Vec<RangeInclusive<u16>>);
+pub struct StatusSet(Ranges);
+
+/// Nearly every endpoint has one at most, and there are many endpoints.
+type Ranges = SmallVec<[RangeInclusive<u16>; 1]>;
 
 impl StatusSet {
     /// Every 2xx: what success means unless an endpoint says otherwise.
     pub fn success() -> Self {
-        Self(vec![200..=299])
+        Self(smallvec![200..=299])
     }
 
     /// No status at all.
     pub fn none() -> Self {
-        Self(Vec::new())
+        Self(Ranges::new())
     }
 
     /// Whether the set holds this code.
@@ -51,7 +55,7 @@ impl FromStr for StatusSet {
         };
         text.split(',')
             .map(range)
-            .collect::<Option<Vec<_>>>()
+            .collect::<Option<Ranges>>()
             .filter(|ranges| ranges.len() <= 50)
             .map(Self)
             .ok_or_else(|| InvalidStatusSet {

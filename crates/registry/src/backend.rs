@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use fanfare_model::{DatabaseLocation, MigrationStep};
+use tokio::sync::mpsc;
 
 use crate::{
     KeyId, RegistryFault, operation_rows::OperationRows, postgres::PostgresStore,
@@ -75,8 +76,8 @@ pub(crate) trait Backend: OperationRows + Send + Sync {
 
     async fn version(&self) -> sqlx::Result<u64>;
 
-    /// The version and every endpoint of that version.
-    async fn load(&self) -> sqlx::Result<(u64, Vec<EndpointRow>)>;
+    /// The version. Gives every endpoint of that version to `rows`, for as long as they are taken.
+    async fn load(&self, rows: mpsc::Sender<EndpointRow>) -> sqlx::Result<u64>;
 
     async fn endpoint(&self, tenant: &str, id: &[u8]) -> sqlx::Result<Option<EndpointRow>>;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fanfare_model::{Endpoint, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
@@ -21,11 +21,26 @@ use crate::{
 /// What the file is bound to. The number changes with the format, so a file of another format is not misread.
 const PURPOSE: &[u8] = b"fanfare registry snapshot 1";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Contents {
     version: u64,
     taken_at: Timestamp,
     endpoints: Vec<EndpointRecord>,
+}
+
+/// The same, to be written.
+#[derive(Serialize)]
+struct Written<'s> {
+    version: u64,
+    taken_at: Timestamp,
+    #[serde(serialize_with = "records")]
+    endpoints: &'s Snapshot,
+}
+
+/// One at a time, because all records together would take as much memory again as the snapshot.
+fn records<S: Serializer>(snapshot: &Snapshot, serializer: S) -> Result<S::Ok, S::Error> {
+    let endpoints = snapshot.endpoints();
+    serializer.collect_seq(endpoints.map(|endpoint| EndpointRecord::from(&**endpoint)))
 }
 
 /// Replaces the file. Whoever reads it, at any moment and after any crash, finds the old one or the new one whole.
@@ -35,13 +50,12 @@ pub(crate) fn write(
     snapshot: &Snapshot,
     taken_at: Timestamp,
 ) -> Result<(), RegistryFault> {
-    let endpoints = snapshot.endpoints();
-    let contents = Contents {
+    let written = Written {
         version: snapshot.version(),
         taken_at,
-        endpoints: endpoints.map(|endpoint| (&**endpoint).into()).collect(),
+        endpoints: snapshot,
     };
-    let plain = serde_json::to_vec(&contents).expect("records hold nothing that JSON cannot");
+    let plain = serde_json::to_vec(&written).expect("records hold nothing that JSON cannot");
     let sealed = cipher.seal(&Zeroizing::new(plain), PURPOSE);
     replace(path, &sealed).map_err(|source| file_fault(path, source))
 }

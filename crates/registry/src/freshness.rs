@@ -168,7 +168,7 @@ impl Keeper {
             return Ok(());
         }
         // Any other version is taken, also an older one: a restored backup is the truth from now on.
-        let snapshot = self.registry.load().await?;
+        let snapshot = self.registry.load(self.snapshots.current()).await?;
         self.stored_version = Some(snapshot.version());
         if self.file == FileState::Current {
             self.file = FileState::Outdated;

@@ -6,11 +6,13 @@ use std::{borrow::Cow, str::FromStr, sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
 use fanfare_model::{DatabaseLocation, MigrationStep, PostgresUrl};
+use futures_util::TryStreamExt as _;
 use sqlx::{
     PgPool, PgTransaction,
     migrate::{Migrate as _, MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::sync::mpsc;
 
 use crate::{
     KeyId, RegistryFault,
@@ -148,18 +150,22 @@ impl Backend for PostgresStore {
         unsigned(version)
     }
 
-    async fn load(&self) -> sqlx::Result<(u64, Vec<EndpointRow>)> {
+    async fn load(&self, rows: mpsc::Sender<EndpointRow>) -> sqlx::Result<u64> {
         // Both statements see the same state (PostgreSQL, "Repeatable Read Isolation Level").
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let mut reading = self.pool.begin_with(begin).await?;
         let version: i64 = sqlx::query_scalar("SELECT version FROM registry_meta")
             .fetch_one(&mut *reading)
             .await?;
-        let rows = sqlx::query_as("SELECT * FROM endpoints ORDER BY id")
-            .fetch_all(&mut *reading)
-            .await?;
+        let mut stored = sqlx::query_as("SELECT * FROM endpoints ORDER BY id").fetch(&mut *reading);
+        while let Some(row) = stored.try_next().await? {
+            if rows.send(row).await.is_err() {
+                break;
+            }
+        }
+        drop(stored);
         reading.commit().await?;
-        Ok((unsigned(version)?, rows))
+        unsigned(version)
     }
 
     async fn endpoint(&self, tenant: &str, id: &[u8]) -> sqlx::Result<Option<EndpointRow>> {

@@ -2,7 +2,7 @@
 //!
 //! Fields that a later release adds need a serde default, because old records outlive an upgrade.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fanfare_model::{
     AuthForm, BodyFormat, ClientCertificate, DisableAfter, DisabledReason, Endpoint, EndpointId,
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    NewEndpoint, RegistryFault,
+    NewEndpoint, RegistryFault, Snapshot,
     cipher::{CannotOpen, Cipher},
 };
 
@@ -115,6 +115,17 @@ impl EndpointRow {
             created_at: endpoint.created_at.as_microsecond(),
             updated_at: endpoint.updated_at.as_microsecond(),
         }
+    }
+
+    /// The endpoint as `before` has it, if it is the same: every change makes `updated_at` later. One that was set
+    /// aside there is not known well enough to say so.
+    pub(crate) fn unchanged_in(&self, before: &Snapshot) -> Option<Arc<Endpoint>> {
+        let id = EndpointId::from_uuid(Uuid::from_slice(&self.id).ok()?);
+        let known = before.endpoint(id)?;
+        let is_same = known.updated_at.as_microsecond() == self.updated_at
+            && known.created_at.as_microsecond() == self.created_at
+            && !known.state.is_damaged();
+        is_same.then(|| Arc::clone(known))
     }
 
     /// Reads an endpoint back. The fault names the endpoint.
@@ -317,12 +328,21 @@ impl TryFrom<EndpointRecord> for Endpoint {
             chain,
             key: Secret::new(key),
         });
+        // Of many endpoints, the room that nobody uses would add up.
+        let mut secrets = secret
+            .signing
+            .iter()
+            .map(read_secret)
+            .collect::<Result<Vec<_>, _>>()?;
+        secrets.shrink_to_fit();
+        let mut event_types = settings.event_types;
+        event_types.shrink_to_fit();
         Ok(Self {
             id: record.id,
             tenant: record.tenant,
             url: settings.url,
             description: settings.description,
-            event_types: settings.event_types,
+            event_types,
             filter: settings.filter,
             template: settings.template,
             state: record.state,
@@ -345,11 +365,7 @@ impl TryFrom<EndpointRecord> for Endpoint {
             http_version: settings.http_version,
             request_origin: settings.request_origin,
             connect_timeout: settings.connect_timeout_ms.map(Duration::from_millis),
-            secrets: secret
-                .signing
-                .iter()
-                .map(read_secret)
-                .collect::<Result<_, _>>()?,
+            secrets,
             retiring: retiring.collect::<Result<_, _>>()?,
             signature: settings.signature,
             created_at: record.created_at,

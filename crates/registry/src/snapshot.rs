@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use fanfare_model::{Endpoint, EndpointId, EventType, EventTypePattern, TenantId};
+use smallvec::SmallVec;
 
 /// Every endpoint at one version of the registry. Immutable.
 ///
@@ -20,27 +21,35 @@ pub struct Snapshot {
 /// Invariant: no two entries of one endpoint match the same event type.
 #[derive(Debug, Default)]
 struct Wants {
-    any: Vec<Arc<Endpoint>>,
+    any: Endpoints,
     /// By prefix, ending in its dot.
-    families: HashMap<Box<str>, Vec<Arc<Endpoint>>>,
-    exact: HashMap<EventType, Vec<Arc<Endpoint>>>,
+    families: HashMap<Box<str>, Endpoints>,
+    exact: HashMap<EventType, Endpoints>,
 }
+
+/// Often a single one.
+type Endpoints = SmallVec<[Arc<Endpoint>; 1]>;
 
 impl Snapshot {
     /// Compiles the endpoints that the registry held at `version`.
     pub fn new(version: u64, endpoints: Vec<Endpoint>) -> Self {
-        let mut snapshot = Self {
-            version,
-            endpoints: HashMap::with_capacity(endpoints.len()),
-            tenants: HashMap::new(),
-        };
+        let mut snapshot = Self::default();
         for endpoint in endpoints {
-            let endpoint = Arc::new(endpoint);
-            let wants = snapshot.tenants.entry(endpoint.tenant.clone()).or_default();
-            wants.add(&endpoint);
-            snapshot.endpoints.insert(endpoint.id, endpoint);
+            snapshot.add(Arc::new(endpoint));
         }
-        snapshot
+        snapshot.at(version)
+    }
+
+    /// Adds an endpoint that is not in it.
+    pub(crate) fn add(&mut self, endpoint: Arc<Endpoint>) {
+        let wants = self.tenants.entry(endpoint.tenant.clone()).or_default();
+        wants.add(&endpoint);
+        self.endpoints.insert(endpoint.id, endpoint);
+    }
+
+    /// It is complete, and shows this version.
+    pub(crate) fn at(self, version: u64) -> Self {
+        Self { version, ..self }
     }
 
     /// The version of the registry that it shows.

@@ -10,11 +10,13 @@ use std::{
 
 use async_trait::async_trait;
 use fanfare_model::{DatabaseLocation, MigrationStep};
+use futures_util::TryStreamExt as _;
 use sqlx::{
     Connection, SqliteConnection, SqlitePool, SqliteTransaction,
     migrate::{AppliedMigration, Migrate as _, MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::sync::mpsc;
 
 use crate::{
     KeyId, RegistryFault,
@@ -126,17 +128,21 @@ impl Backend for SqliteStore {
         unsigned(version)
     }
 
-    async fn load(&self) -> sqlx::Result<(u64, Vec<EndpointRow>)> {
+    async fn load(&self, rows: mpsc::Sender<EndpointRow>) -> sqlx::Result<u64> {
         // In WAL mode a transaction reads the state of its first statement throughout.
         let mut reading = self.pool.begin().await?;
         let version: i64 = sqlx::query_scalar("SELECT version FROM registry_meta")
             .fetch_one(&mut *reading)
             .await?;
-        let rows = sqlx::query_as("SELECT * FROM endpoints ORDER BY id")
-            .fetch_all(&mut *reading)
-            .await?;
+        let mut stored = sqlx::query_as("SELECT * FROM endpoints ORDER BY id").fetch(&mut *reading);
+        while let Some(row) = stored.try_next().await? {
+            if rows.send(row).await.is_err() {
+                break;
+            }
+        }
+        drop(stored);
         reading.commit().await?;
-        Ok((unsigned(version)?, rows))
+        unsigned(version)
     }
 
     async fn endpoint(&self, tenant: &str, id: &[u8]) -> sqlx::Result<Option<EndpointRow>> {

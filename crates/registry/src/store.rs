@@ -10,7 +10,7 @@ use fanfare_model::{
     Timestamp,
 };
 use serde_json::json;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 use uuid::Uuid;
 
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
     cipher::Cipher,
     record::{EndpointRow, state_text},
 };
+
+/// How many rows are read ahead of being opened.
+const ROWS_UNDER_WAY: usize = 256;
 
 /// The store of endpoints and API keys. Cheap to clone.
 ///
@@ -282,17 +285,29 @@ impl Registry {
     }
 
     /// The version and all endpoints of exactly that version. One that is damaged is set aside.
-    pub async fn load(&self) -> Result<Snapshot, RegistryFault> {
+    ///
+    /// What has not changed since `before` is taken from there, which saves opening it.
+    pub async fn load(&self, before: Option<Arc<Snapshot>>) -> Result<Snapshot, RegistryFault> {
         let store = self.store().await?;
-        let (version, rows) = store.load().await.map_err(failed("reading endpoints"))?;
         let cipher = self.0.cipher.clone();
+        // One at a time, because all of them would take as much memory again as the snapshot.
+        let (rows, mut read) = mpsc::channel::<EndpointRow>(ROWS_UNDER_WAY);
         // Decrypting many endpoints takes long enough to hold up whatever else this thread would do.
-        tokio::task::spawn_blocking(move || {
-            let endpoints = rows.iter().map(|row| row.open_or_set_aside(&cipher));
-            Ok(Snapshot::new(version, endpoints.collect::<Result<_, _>>()?))
-        })
-        .await
-        .expect("reading rows does not panic")
+        let opening = tokio::task::spawn_blocking(move || {
+            let mut snapshot = Snapshot::default();
+            while let Some(row) = read.blocking_recv() {
+                let known = before.as_ref().and_then(|before| row.unchanged_in(before));
+                match known {
+                    Some(endpoint) => snapshot.add(endpoint),
+                    None => snapshot.add(Arc::new(row.open_or_set_aside(&cipher)?)),
+                }
+            }
+            Ok::<_, RegistryFault>(snapshot)
+        });
+        let version = store.load(rows).await;
+        let opened = opening.await.expect("reading rows does not panic");
+        let version = version.map_err(failed("reading endpoints"))?;
+        Ok(opened?.at(version))
     }
 
     /// Makes a new API key. This is the only time that it is shown.

@@ -5,7 +5,7 @@
     reason = "a helper that fails is a test that fails"
 )]
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fanfare_model::{
     Auth, BodyFormat, ClientCertificate, DatabaseLocation, DisabledReason, Endpoint, EndpointId,
@@ -14,7 +14,7 @@ use fanfare_model::{
 };
 use fanfare_registry::{
     AuditPage, CatalogueFile, EndpointFilter, EndpointPage, NewEndpoint, REFERRAL_CATALOGUE,
-    Registry, RegistryFault, Rotation, Settings, migrate, migrations,
+    Registry, RegistryFault, Rotation, Settings, Snapshot, migrate, migrations,
 };
 use fanfare_testkit::TestDatabase;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -60,6 +60,7 @@ conformance![
     a_state_is_kept_until_the_next,
     every_change_of_an_endpoint_is_a_new_version,
     a_load_holds_every_endpoint_at_its_version,
+    a_load_takes_from_the_last_one_what_has_not_changed,
     every_change_leaves_an_audit_entry,
     the_audit_log_is_searched_by_what_is_given,
     the_catalogue_of_event_types_is_kept_and_is_a_new_version,
@@ -338,14 +339,44 @@ async fn every_change_of_an_endpoint_is_a_new_version(registry: &Registry) {
 }
 
 async fn a_load_holds_every_endpoint_at_its_version(registry: &Registry) {
-    let empty = registry.load().await.unwrap();
+    let empty = registry.load(None).await.unwrap();
     assert_eq!((empty.version(), empty.len()), (0, 0));
     let (one, other) = (create(registry, "t").await, create(registry, "u").await);
-    let snapshot = registry.load().await.unwrap();
+    let snapshot = registry.load(None).await.unwrap();
     assert_eq!((snapshot.version(), snapshot.len()), (2, 2));
     for endpoint in [&one, &other] {
         assert_eq!(&**snapshot.endpoint(endpoint.id).unwrap(), endpoint);
     }
+}
+
+async fn a_load_takes_from_the_last_one_what_has_not_changed(registry: &Registry) {
+    let [kept, changed, deleted] = [
+        create(registry, "t").await,
+        create(registry, "t").await,
+        create(registry, "u").await,
+    ];
+    let before = Arc::new(registry.load(None).await.unwrap());
+    // At the time of the registration, as far as the clock shows.
+    let (paused, at) = (EndpointState::Paused, changed.updated_at);
+    let pausing = registry.set_state(&changed.tenant, changed.id, paused, "tester", at);
+    pausing.await.unwrap();
+    let deleting = registry.delete_endpoint(&deleted.tenant, deleted.id, "tester", now());
+    deleting.await.unwrap();
+
+    let after = registry.load(Some(Arc::clone(&before))).await.unwrap();
+    assert_eq!(after.len(), 2);
+    let of = |snapshot: &Snapshot, endpoint: &Endpoint| {
+        let endpoint = snapshot.endpoint(endpoint.id).unwrap();
+        (Arc::as_ptr(endpoint), endpoint.state.clone())
+    };
+    assert_eq!(of(&after, &kept), of(&before, &kept));
+    assert_ne!(of(&after, &changed).0, of(&before, &changed).0);
+    assert_eq!(of(&after, &changed).1, EndpointState::Paused);
+    let named = registry
+        .endpoint(&changed.tenant, changed.id)
+        .await
+        .unwrap();
+    assert_eq!(**after.endpoint(changed.id).unwrap(), named.unwrap());
 }
 
 async fn every_change_leaves_an_audit_entry(registry: &Registry) {
@@ -444,7 +475,7 @@ async fn changes_at_once_are_all_kept(registry: &Registry) {
         creating.spawn(async move { create(&registry, "t").await });
     }
     creating.join_all().await;
-    let snapshot = registry.load().await.unwrap();
+    let snapshot = registry.load(None).await.unwrap();
     assert_eq!((snapshot.version(), snapshot.len()), (20, 20));
 }
 

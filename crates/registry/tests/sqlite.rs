@@ -121,7 +121,7 @@ async fn an_endpoint_that_is_damaged_is_set_aside_and_the_others_serve() {
         let id = bad.id.to_string().replace("ep_", "");
         let change = format!("UPDATE endpoints SET {change} WHERE hex(id) = upper('{id}')");
         execute(&settings, &change).await;
-        let snapshot = registry.load().await.unwrap();
+        let snapshot = registry.load(None).await.unwrap();
         assert_eq!((snapshot.len(), snapshot.damaged()), (2, 1), "{change}");
         assert_eq!(**snapshot.endpoint(good.id).unwrap(), good);
         let damaged = snapshot.endpoint(bad.id).unwrap();
@@ -144,7 +144,7 @@ async fn an_endpoint_that_is_damaged_is_set_aside_and_the_others_serve() {
         "UPDATE endpoints SET tenant = '' WHERE settings = '{'",
     )
     .await;
-    let fault = registry.load().await.unwrap_err();
+    let fault = registry.load(None).await.unwrap_err();
     assert!(!fault.is_transient(), "{fault:?}");
 }
 

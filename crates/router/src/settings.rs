@@ -17,7 +17,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            prefetch: 300,
+            prefetch: 1000,
             max_event_bytes: 262_144,
             max_bundle: 16,
         }

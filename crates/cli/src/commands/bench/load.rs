@@ -7,7 +7,9 @@ use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 use super::{arrivals::Arrivals, process};
 
 /// How many deliveries may be under way at once. A closed loop: the rate is one that is sustained, without a backlog.
-pub(super) const IN_FLIGHT: u64 = 2000;
+/// On a slow machine twice as many would be a flood to the lane of a single endpoint, which puts off what takes it more
+/// than a moment.
+pub(super) const IN_FLIGHT: u64 = 1000;
 
 /// How many publishes may be unconfirmed where a backlog is made.
 const UNCONFIRMED: usize = 1000;
