@@ -277,9 +277,12 @@ impl Lane {
         if let Some(wait) = delivery.wait {
             state.slots.came_back(wait);
         }
-        let queues = !has_waited(delivery) && state.slots.are_taken(now);
-        if queues || !self.may_wait(&state, class, load, endpoint) {
-            let spacing = self.spacing(&state, endpoint);
+        let spacing = self.spacing(&state, endpoint);
+        let expected = spacing.saturating_mul(state.places.ahead_of(class));
+        // Those who have a slot come first where they would miss what a newcomer takes.
+        let is_scarce = endpoint.rate.is_some() || expected > MOMENT;
+        let queues = is_scarce && !has_waited(delivery) && state.slots.are_taken(now);
+        if queues || !state.places.can_hold(load, expected, self.bounds) {
             let to = (now, over(endpoint));
             return Arrival::Defer(state.turn_away(delivery, to, spacing, now));
         }
@@ -294,13 +297,6 @@ impl Lane {
             ticket,
             granted,
         })
-    }
-
-    /// Whether it is worth waiting here, or keeps too much from others.
-    fn may_wait(&self, state: &State, class: Class, load: Load, endpoint: &Endpoint) -> bool {
-        let spacing = self.spacing(state, endpoint);
-        let expected = spacing.saturating_mul(state.places.ahead_of(class));
-        state.places.can_hold(load, expected, self.bounds)
     }
 
     /// Waits for a place, for as long as it is worth it.

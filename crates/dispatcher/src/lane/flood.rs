@@ -7,9 +7,12 @@ use std::time::Duration;
 use fanfare_model::Timestamp;
 use tokio::time::Instant;
 
-/// So many newcomers deferred within [`WINDOW`] are a flood.
+/// So many newcomers deferred within [`WINDOW`] are a flood,
 const FLOOD: u32 = 200;
 const WINDOW: Duration = Duration::from_secs(2);
+
+/// if they keep coming for this long: a receiver that is back after a moment is none to keep anybody away from.
+const LASTING: Duration = Duration::from_millis(200);
 
 /// How long routers keep the deliveries of a flooded endpoint away. Then some get through again, and show
 /// whether the flood goes on.
@@ -42,20 +45,20 @@ impl Flood {
     /// Counts one. With a flood that routers do not know of, says how many more will come until they would
     /// ask again.
     pub(super) fn deferred(&mut self, now: Instant) -> Option<u32> {
-        let begun = *self.window.get_or_insert(now);
-        if now - begun > WINDOW {
+        let begun = self.window.filter(|begun| now - *begun <= WINDOW);
+        let begun = begun.unwrap_or_else(|| {
             (self.window, self.deferred) = (Some(now), 0);
-        }
+            now
+        });
         self.deferred += 1;
         // Half of the time: what is on its way when routers are told again is none that got through.
         let told_lately = self.told.is_some_and(|told| now - told < KEEP_AWAY / 2);
-        if self.deferred < FLOOD || told_lately {
+        let took = now.saturating_duration_since(begun);
+        if self.deferred < FLOOD || took < LASTING || told_lately {
             return None;
         }
         self.told = Some(now);
-        let took = now.saturating_duration_since(begun).min(WINDOW);
-        // In less than a tenth of a window, they may only be the ones that were in hand already.
-        let took = u32::try_from(took.max(WINDOW / 10).as_millis()).unwrap_or(u32::MAX);
+        let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         let expected = u32::try_from(KEEP_AWAY.as_millis()).unwrap_or(u32::MAX) / took;
         Some(self.deferred.saturating_mul(expected))
     }
@@ -76,8 +79,11 @@ mod tests {
         let begun = Instant::now();
         for (many, apart, expected) in [
             (199, Duration::ZERO, vec![]),
-            (1000, Duration::ZERO, vec![10_000]),
-            (1000, Duration::from_millis(1), vec![10_000]),
+            // All at once, they are what was in hand.
+            (1000, Duration::ZERO, vec![]),
+            (1000, Duration::from_micros(190), vec![]),
+            (1001, Duration::from_micros(200), vec![1001 * 50]),
+            (1000, Duration::from_millis(1), vec![201 * 50]),
             (1000, Duration::from_millis(5), vec![200 * (10_000 / 995)]),
             (1000, Duration::from_millis(20), vec![]),
         ] {

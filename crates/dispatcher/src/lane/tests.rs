@@ -185,7 +185,12 @@ async fn an_endpoint_is_given_up_once_and_a_change_is_a_new_beginning() {
 
 /// Lets `many` newcomers come at once to a lane whose receiver answers nobody, and tells after how many
 /// milliseconds each was sent away.
-async fn crowd(lane: &Arc<Lane>, endpoint: &Endpoint, many: usize, load: Load) -> Vec<u128> {
+async fn crowd(
+    lane: &Arc<Lane>,
+    endpoint: &Endpoint,
+    many: usize,
+    load: Load,
+) -> (Vec<u128>, Vec<Place>) {
     let begun = Instant::now();
     let newcomer = delivery();
     let enter = async || match lane.enter(&newcomer, load, endpoint, || at(100)).await {
@@ -193,9 +198,15 @@ async fn crowd(lane: &Arc<Lane>, endpoint: &Endpoint, many: usize, load: Load) -
         Entry::Defer(_) => Ok(begun.elapsed().as_millis()),
     };
     let entries = futures_util::future::join_all((0..many).map(|_| enter())).await;
-    let (away, places): (Vec<_>, Vec<_>) = entries.into_iter().partition(Result::is_ok);
+    let (mut away, mut places) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match entry {
+            Ok(after) => away.push(after),
+            Err(place) => places.push(place),
+        }
+    }
     assert_eq!(places.len(), 16, "in flight");
-    away.into_iter().flatten().collect()
+    (away, places)
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,14 +215,40 @@ async fn a_receiver_that_hangs_keeps_no_crowd_waiting() {
         Arc::new(Lane::new(BOUNDS)),
         endpoint("https://example.com/"),
     );
-    let away = crowd(&lane, &endpoint, 1000, LOAD).await;
+    let (away, places) = crowd(&lane, &endpoint, 1000, LOAD).await;
     let soon = away.iter().filter(|after| **after <= 250).count();
     assert!(soon >= 900, "{soon} of {} are sent away soon", away.len());
     assert!(away.iter().all(|after| *after <= 2200), "{away:?}");
-    // Whoever comes now is not even asked to wait.
-    let next = lane.enter(&delivery(), LOAD, &endpoint, || at(100)).await;
-    assert!(matches!(next, Entry::Defer(_)));
+    // Of those who come now, no more are asked to wait than would be done in a moment.
+    let newcomer = delivery();
+    let enter = || lane.enter(&newcomer, LOAD, &endpoint, || at(100));
+    let begun = Instant::now();
+    let entries = futures_util::future::join_all((0..100).map(async |_| {
+        let entry = enter().await;
+        assert!(matches!(entry, Entry::Defer(_)));
+        begun.elapsed()
+    }));
+    let waited = entries.await.into_iter().filter(|took| !took.is_zero());
+    assert!(waited.count() <= 4);
+    drop(places);
     assert!(lane.state().places.are_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_takes_what_is_free_unless_a_rate_gives_it_to_others() {
+    for (rate, goes) in [(None, true), (Some("1/h burst 100"), false)] {
+        let lane = Arc::new(Lane::new(BOUNDS));
+        let endpoint = Endpoint {
+            rate: rate.map(|rate| rate.parse().unwrap()),
+            ..endpoint("https://example.com/")
+        };
+        let (why, spacing) = (DeferReason::OverShare, Duration::from_secs(1));
+        let to = (at(100), why);
+        let waits = lane.state().defer(&delivery(), to, spacing, at(100));
+        assert!(waits.until > at(100));
+        let entry = lane.enter(&delivery(), LOAD, &endpoint, || at(100)).await;
+        assert_eq!(matches!(entry, Entry::Go(_)), goes, "{rate:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,7 +261,7 @@ async fn a_lane_is_bounded_in_bytes() {
         bytes: 60 << 10,
         ..LOAD
     };
-    let away = crowd(&lane, &endpoint, 100, large).await;
+    let (away, _places) = crowd(&lane, &endpoint, 100, large).await;
     let at_once = away.iter().filter(|after| **after == 0).count();
     assert_eq!(at_once, 100 - (1 << 20) / (60 << 10));
 }
@@ -268,16 +305,17 @@ async fn a_flood_is_told_once_with_times_that_lie_ahead() {
     for why in [DeferReason::Paused, DeferReason::CircuitOpen] {
         let until = at(130);
         let settlement = || Settlement::Defer { until, why };
-        let told = (0..1000).filter_map(|_| {
+        let mut told = Vec::new();
+        for _ in 0..1000 {
             let (settlement, diversion) =
                 lane.spread(settlement(), &delivery(), &endpoint, at(100));
             let Settlement::Defer { until, .. } = settlement else {
                 panic!("{settlement:?}")
             };
             assert!(until >= at(130) && until <= at(430), "{until}");
-            diversion
-        });
-        let told: Vec<_> = told.collect();
+            told.extend(diversion);
+            time::advance(Duration::from_millis(1)).await;
+        }
         assert_eq!(told.len(), 1, "{why:?}");
         let Diversion {
             from,
