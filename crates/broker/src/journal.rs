@@ -153,10 +153,12 @@ impl JournalWriter {
         Self(Some(inner))
     }
 
-    /// Waits until the journal has heard of this writer, so that its death will be noticed whatever it did
-    /// before: five seconds at most.
+    /// Writes a first batch at once, and waits until the broker has it, so that the writer's death will be noticed
+    /// whatever it told before: five seconds at most.
     pub async fn begun(&self) {
         let Some(inner) = &self.0 else { return };
+        inner.buffer().due = Some(Instant::now());
+        inner.wake.notify_one();
         let mut progress = inner.progress.subscribe();
         let decided = progress.wait_for(|progress| progress.has_begun || progress.is_stalled);
         // A writer that ended before it began has said so.
@@ -317,8 +319,7 @@ impl Inner {
     async fn write_until_closed(self: Arc<Self>) {
         let mut sequence = 0;
         loop {
-            // The first one leaves at once: nobody misses a writer that was never heard of.
-            let is_closed = sequence > 0 && self.something_to_say().await;
+            let is_closed = self.something_to_say().await;
             let (entries, confirmed, dropped, is_last) = self.take_batch(is_closed);
             sequence += 1;
             let count = entries.len();
