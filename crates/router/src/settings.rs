@@ -10,7 +10,7 @@ pub struct Settings {
     pub prefetch: u16,
     /// The most bytes that an event may have, headers included.
     pub max_event_bytes: usize,
-    /// How many deliveries of one partition may share a message: 1 to 16. The router never waits to fill one.
+    /// How many deliveries of one partition may share a message: 1 to 16. The router never waits to fill one, but for 50 ms where they wait in the delay line anyway.
     pub max_bundle: u16,
 }
 

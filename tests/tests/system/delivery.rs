@@ -215,8 +215,8 @@ async fn a_stop_lets_attempts_in_flight_finish(version: Version) {
     }
     receiver.expect_requests(2, PATIENCE).await;
     assert_eq!(pipeline.stop().await, Ending::Orderly);
-    // What was answered is settled, what was not started is back in its queue, nothing is both. RabbitMQ counts what
-    // it was handed back a moment after it has closed the channel.
+    // What was answered is settled, what was not started is back in its queue, nothing is both. What was
+    // handed back is counted a moment later, and what was put off is back in a second.
     let queue = partition.delivery_queue(partition.partition_of(endpoint.id));
     let everything = async || {
         let queued = amqp.depth(&queue).await? as usize;
