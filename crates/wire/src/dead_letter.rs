@@ -69,8 +69,10 @@ pub fn decode_dead_letter(envelope: &Envelope) -> Result<DeadLetter, DecodeFault
         });
     }
     let event = record.event.ok_or(DecodeFault::Missing { name: "event" })?;
+    // A body is data whatever a damaged record says; `has_data` tells empty data from none.
+    let has_data = record.has_data || !envelope.body.is_empty();
     let event = event_from_proto(proto::Event {
-        data: record.has_data.then(|| envelope.body.clone()),
+        data: has_data.then(|| envelope.body.clone()),
         ..event
     })?;
     let delivery = record
