@@ -1,8 +1,11 @@
 //! The loop: receive deliveries, handle each in its endpoint's lane, settle, stop.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use fanfare_broker::{Broker, Inbox, JournalWriter, Message, Subscription, Topology};
@@ -205,8 +208,9 @@ async fn dispatch(
         let (dispatcher, unfinished) = (Arc::clone(dispatcher), Arc::clone(&unfinished));
         let abort = abort.clone();
         in_hand.spawn(async move {
-            let handled = abort.run_until_cancelled(dispatcher.handle(message));
-            if handled.await.is_none() {
+            // Boxed, because the task would have room for it twice over.
+            let handling = Box::pin(dispatcher.handle(message));
+            if abort.run_until_cancelled(handling).await.is_none() {
                 unfinished.fetch_add(1, Ordering::Relaxed);
             }
             drop(reserved);
@@ -237,16 +241,16 @@ impl Dispatcher {
             Err(fault) => {
                 error!(%fault, routing_key, "a message on a delivery queue is no bundle");
                 let _held_up = hand.held_up();
-                return self
+                let set_aside = self
                     .settler
-                    .set_aside(&envelope, &routing_key, &fault, receipt)
-                    .await;
+                    .set_aside(&envelope, &routing_key, &fault, receipt);
+                return Box::pin(set_aside).await;
             }
         };
         // One of a bundle may be what ended a process: singly, it takes no others with it.
         if redelivered && deliveries.len() > 1 {
             let _held_up = hand.held_up();
-            return self.settler.split(deliveries, receipt).await;
+            return Box::pin(self.settler.split(deliveries, receipt)).await;
         }
         let _room = self.room(deliveries.len(), &hand).await;
         let parts = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
@@ -285,7 +289,7 @@ impl Dispatcher {
                 Some(settlement) => (settlement, Some(claimed)),
                 None => {
                     let _held_up = held.receipt.is_shared().then(|| hand.held_up());
-                    return self.settler.give_back(held, &hand.term).await;
+                    return Box::pin(self.settler.give_back(held, &hand.term)).await;
                 }
             },
             Claim::InHand => {
@@ -369,7 +373,7 @@ impl Dispatcher {
             }
             hand.partition.refresh(lane, endpoint.id, self.clock.now());
             let (delivery, load) = (&held.delivery, held.load);
-            let entering = lane.enter(delivery, load, endpoint, || self.clock.now());
+            let entering = pin!(lane.enter(delivery, load, endpoint, || self.clock.now()));
             let entry = over.run_until_cancelled(entering).await?;
             if held.receipt.is_void() {
                 return None;

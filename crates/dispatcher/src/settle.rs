@@ -11,6 +11,7 @@ use fanfare_wire::{
     DecodeFault, Envelope, EventRejection, RejectionCode, encode_bundle, encode_dead_letter,
     encode_rejected,
 };
+use futures_util::future::{BoxFuture, FutureExt as _};
 use tracing::warn;
 
 use crate::{
@@ -89,7 +90,11 @@ impl Settler {
         // A deferred delivery comes back as the same attempt, so it must not be remembered as settled.
         let is_done = !matches!(settlement, Settlement::Defer { .. });
         let told = self.journal.told(&delivery, &settlement, attempt);
-        match self.publish_what_follows(delivery, key, settlement).await {
+        let published = match self.what_follows(delivery, key, settlement) {
+            Some(publishing) => publishing.await,
+            None => Ok(()),
+        };
+        match published {
             Ok(()) => {
                 self.journal.tell(told);
                 if let Some(in_hand) = in_hand.filter(|_| is_done) {
@@ -133,25 +138,27 @@ impl Settler {
         receipt.settle();
     }
 
-    async fn publish_what_follows(
+    /// Publishes what has to be stored before the delivery may be forgotten, if anything has to. Boxed,
+    /// because most leave nothing, and everything in hand would carry the room for it.
+    fn what_follows(
         &self,
         delivery: Delivery,
         key: PartitionKey,
         settlement: Settlement,
-    ) -> Result<(), PublishFault> {
+    ) -> Option<BoxFuture<'_, Result<(), PublishFault>>> {
         let now = self.clock.now();
         let before = delivery.wait;
         let waits = match settlement {
-            Settlement::Delivered | Settlement::Discard { .. } => return Ok(()),
+            Settlement::Delivered | Settlement::Discard { .. } => return None,
             Settlement::DeadLetter { reason, failure } => {
-                return self.bury(delivery, reason, failure, now).await;
+                return Some(self.bury(delivery, reason, failure, now).boxed());
             }
             Settlement::Retry { at, failure } => delivery.after_failure(failure, now, Some(at)),
             Settlement::Defer { until, .. } => delivery.waiting(until, now),
         };
         self.metrics.hop(WaitKind::of(&waits), waits.wait != before);
         let address = self.topology.next_address(waits.wait, key, now);
-        self.bundler.publish(address, waits).await
+        Some(self.bundler.publish(address, waits).boxed())
     }
 
     async fn publish_copy(

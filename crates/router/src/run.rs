@@ -103,7 +103,8 @@ pub async fn run(
     let unfinished = Arc::new(AtomicUsize::new(0));
     info!(prefetch = settings.prefetch, "routing events");
     while let Some(message) = inbox.next_until(&shutdown).await {
-        let routing = Arc::clone(&router).route(message);
+        // Boxed, because the task would have room for it three times over.
+        let routing = Box::pin(Arc::clone(&router).route(message));
         let (abort, unfinished) = (abort.clone(), Arc::clone(&unfinished));
         in_hand.spawn(async move {
             if abort.run_until_cancelled(routing).await.is_none() {
@@ -120,7 +121,7 @@ pub async fn run(
 impl Router {
     async fn route(self: Arc<Self>, message: Message) {
         let handed_on = if is_batch(&message.envelope) {
-            self.route_batch(&message).await
+            Box::pin(self.route_batch(&message)).await
         } else {
             let judge = |rejection| rejection;
             self.route_one(&message.envelope, &message.routing_key, judge)
@@ -165,7 +166,7 @@ impl Router {
     ) -> Result<(), PublishFault> {
         match decode_event(envelope, Some(routing_key), &self.limits) {
             Ok(decoded) => self.hand_on(decoded).await,
-            Err(rejection) => self.reject(envelope, routing_key, &judge(rejection)).await,
+            Err(rejection) => Box::pin(self.reject(envelope, routing_key, &judge(rejection))).await,
         }
     }
 
