@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Makes sure of what a build needs beside Rust: a C compiler and its linker. Does nothing where
-# one is. Further packages can be named, each with the command whose absence means that it is
+# Makes sure of what a build needs beside Rust: a C compiler with its linker, and make. Does nothing where
+# they are. Further packages can be named, each with the command whose absence means that it is
 # missing. Without a command it is installed in any case:
 #
 #   prerequisites.sh [[COMMAND]=PACKAGE...]     for example: prerequisites.sh pkg-config=pkg-config
@@ -22,7 +22,7 @@ as_root() {
 }
 
 missing=()
-for pair in cc=gcc "$@"; do
+for pair in cc=gcc make=make "$@"; do
     command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
 done
 ((${#missing[@]})) || exit 0

@@ -10,7 +10,7 @@ use fanfare_cli::Args;
 use tikv_jemallocator::Jemalloc;
 
 /// What AMQP and HTTP allocate for each delivery is much and short-lived, and the C library's allocator
-/// takes a fifth of a router's time for it (decision 0033).
+/// took a quarter of a router's time for it (decision 0033).
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
