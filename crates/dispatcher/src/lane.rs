@@ -219,18 +219,18 @@ impl Lane {
             return (settlement, None);
         };
         let mut state = self.state();
+        if let Some(wait) = delivery.wait {
+            state.slots.came_back(wait);
+        }
         let deferral = if why == DeferReason::Paused {
-            // Nobody knows until when, so no slots are reserved: it is looked at now and then.
-            let latest = until + duration(until, now) / 4;
-            let diversion = state.diversion(delivery, now, |_| Offer {
-                from: until,
-                spacing: Duration::ZERO,
-                until,
-                latest,
+            // Nobody knows until when, so the slots begin now, and an early one is no reason to look sooner.
+            let slot = state.slots.reserve(now, LEAST_SPACING, rand::random(), now);
+            let least = until + (duration(until, now) / 4).mul_f64(rand::random());
+            let diversion = state.diversion(delivery, now, |(slots, many)| {
+                slots.offer(until, LEAST_SPACING, many, now)
             });
-            let until = until + duration(latest, until).mul_f64(rand::random());
             Deferral {
-                until,
+                until: slot.max(least),
                 why,
                 diversion,
             }

@@ -1,5 +1,7 @@
 //! A lane as its dispatcher sees it.
 
+use std::collections::BTreeMap;
+
 use fanfare_model::{DisabledReason, Event, TraceContext};
 
 use super::*;
@@ -329,6 +331,36 @@ async fn a_flood_is_told_once_with_times_that_lie_ahead() {
         );
         assert_eq!(told[0].expires, at(110));
         time::advance(KEEP_AWAY).await;
+    }
+}
+
+#[test]
+fn a_crowd_at_a_paused_endpoint_comes_back_little_by_little() {
+    for (crowd, rate, latest, most_per_second) in [
+        (20_000, None, at(400), 400),
+        // What the receiver can take once the pause is over says nothing about when to look.
+        (1, Some("1/h"), at(138), 1),
+    ] {
+        let lane = Lane::new(BOUNDS);
+        let endpoint = Endpoint {
+            rate: rate.map(|rate| rate.parse().unwrap()),
+            ..endpoint("https://example.com/")
+        };
+        let mut back: BTreeMap<i64, u32> = BTreeMap::new();
+        for _ in 0..crowd {
+            let paused = Settlement::Defer {
+                until: at(130),
+                why: DeferReason::Paused,
+            };
+            let (settlement, _) = lane.spread(paused, &delivery(), &endpoint, at(100));
+            let Settlement::Defer { until, .. } = settlement else {
+                panic!("{settlement:?}")
+            };
+            assert!(until >= at(130) && until <= latest, "{until}");
+            *back.entry(until.as_second()).or_default() += 1;
+        }
+        let most = back.values().max();
+        assert!(most <= Some(&most_per_second), "{most:?} of {crowd}");
     }
 }
 
