@@ -13,7 +13,10 @@ use crate::PublishFault;
 /// Delivery mode 2: on disk before it is confirmed.
 const PERSISTENT: u8 = 2;
 
-pub(crate) fn to_properties(envelope: &Envelope) -> Result<BasicProperties, PublishFault> {
+pub(crate) fn to_properties(
+    properties: Properties,
+    headers: Headers,
+) -> Result<BasicProperties, PublishFault> {
     let Properties {
         message_id,
         correlation_id,
@@ -21,7 +24,7 @@ pub(crate) fn to_properties(envelope: &Envelope) -> Result<BasicProperties, Publ
         content_type,
         app_id,
         timestamp,
-    } = &envelope.properties;
+    } = properties;
     let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     if let Some(text) = message_id {
         properties = properties.with_message_id(short(text, "message_id")?);
@@ -41,24 +44,27 @@ pub(crate) fn to_properties(envelope: &Envelope) -> Result<BasicProperties, Publ
     if let Some(time) = timestamp {
         properties = properties.with_timestamp(time.as_second().unsigned_abs());
     }
-    if !envelope.headers.is_empty() {
-        properties = properties.with_headers(to_table(&envelope.headers)?);
+    if !headers.is_empty() {
+        properties = properties.with_headers(to_table(headers)?);
     }
     Ok(properties)
 }
 
-pub(crate) fn short(text: &str, what: &'static str) -> Result<ShortString, PublishFault> {
+pub(crate) fn short(
+    text: impl Into<String>,
+    what: &'static str,
+) -> Result<ShortString, PublishFault> {
     ShortString::try_new(text).map_err(|_| PublishFault::TooLong(what))
 }
 
-fn to_table(headers: &Headers) -> Result<FieldTable, PublishFault> {
+fn to_table(headers: Headers) -> Result<FieldTable, PublishFault> {
     let mut table = FieldTable::default();
-    for (name, value) in headers.iter() {
+    for (name, value) in headers {
         let value = match value {
-            HeaderValue::Text(text) => AMQPValue::LongString(LongString::from(text.as_str())),
+            HeaderValue::Text(text) => AMQPValue::LongString(LongString::from(text)),
             HeaderValue::Bytes(bytes) => AMQPValue::ByteArray(ByteArray::from(bytes.to_vec())),
-            HeaderValue::Integer(number) => AMQPValue::LongLongInt(*number),
-            HeaderValue::Boolean(truth) => AMQPValue::Boolean(*truth),
+            HeaderValue::Integer(number) => AMQPValue::LongLongInt(number),
+            HeaderValue::Boolean(truth) => AMQPValue::Boolean(truth),
             HeaderValue::Timestamp(second) => AMQPValue::Timestamp(second.unsigned_abs()),
             HeaderValue::Other => AMQPValue::Void,
         };

@@ -23,7 +23,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::{
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     task::JoinSet,
     time::{self, Instant},
 };
@@ -199,6 +199,17 @@ impl Inbox {
     }
 }
 
+/// Lets those who have messages in hand finish, until `abort`; then they are dropped, and their messages go back.
+///
+/// Returns how many that were.
+pub async fn finish(mut in_hand: JoinSet<()>, abort: &CancellationToken) -> usize {
+    let finishing = async { while in_hand.join_next().await.is_some() {} };
+    _ = abort.run_until_cancelled(finishing).await;
+    let unfinished = in_hand.len();
+    in_hand.shutdown().await;
+    unfinished
+}
+
 /// Keeps one subscription alive until `closing`.
 async fn subscribe(
     link: Link,
@@ -328,7 +339,8 @@ impl Feed {
                 received = self.consumer.next(), if waiting.is_none() => match received {
                     Some(Ok(delivery)) => {
                         let receipt = make_receipt(delivery.delivery_tag);
-                        waiting = Some(to_message(delivery, receipt));
+                        let message = to_message(delivery, receipt);
+                        waiting = deliver.try_send(message).err().map(TrySendError::into_inner);
                     }
                     Some(Err(error)) => {
                         warn!(%error, "the consumer failed");

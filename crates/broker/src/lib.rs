@@ -42,7 +42,7 @@ pub use check::{Finding, Verdict};
 pub use delay::{DelayLine, Tier};
 pub use error::{BrokerFault, PublishFault};
 pub use holder::{Held, HeldTag, Holder, QueueCounts};
-pub use inbox::{Inbox, Message, Subscribed, Subscription};
+pub use inbox::{Inbox, Message, Subscribed, Subscription, finish};
 pub use journal::{JournalSettings, JournalWriter};
 pub use lock::Lock;
 pub use place::Place;

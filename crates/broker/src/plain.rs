@@ -30,7 +30,8 @@ pub async fn publish_plainly(
         .map_err(BrokerFault::operation("asking for confirms"))?;
     for (address, envelope) in messages {
         let publishing = || BrokerFault::operation(format!("publishing to `{}`", address.exchange));
-        let properties = to_properties(&envelope).map_err(BrokerFault::Unpublishable)?;
+        let properties = to_properties(envelope.properties, envelope.headers);
+        let properties = properties.map_err(BrokerFault::Unpublishable)?;
         let confirm = channel
             .basic_publish(
                 address.exchange.as_str().into(),

@@ -115,10 +115,10 @@ impl Publisher {
             return Err(PublishFault::TooLarge(envelope.body.len()));
         }
         let outgoing = Outgoing {
-            exchange: short(&address.exchange, "the exchange name")?,
-            routing_key: short(&address.routing_key, "the routing key")?,
+            exchange: short(&*address.exchange, "the exchange name")?,
+            routing_key: short(&*address.routing_key, "the routing key")?,
             must_route: address.must_route,
-            properties: to_properties(&envelope)?,
+            properties: to_properties(envelope.properties, envelope.headers)?,
             body: envelope.body,
         };
         let (answer, confirmed) = oneshot::channel();

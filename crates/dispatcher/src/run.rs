@@ -1,14 +1,8 @@
 //! The loop: receive deliveries, handle each in its endpoint's lane, settle, stop.
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{pin::pin, sync::Arc};
 
-use fanfare_broker::{Broker, Inbox, JournalWriter, Message, Subscription, Topology};
+use fanfare_broker::{Broker, Inbox, JournalWriter, Message, Subscription, Topology, finish};
 use fanfare_egress::{Egress, attempt};
 use fanfare_model::{
     AttemptRecord, Clock, DeferReason, Delivery, DiscardReason, Endpoint, Jitter, Outcome,
@@ -16,13 +10,14 @@ use fanfare_model::{
 };
 use fanfare_registry::{Registry, Snapshot, Snapshots};
 use fanfare_wire::decode_bundle;
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use opentelemetry::metrics::Meter;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    task::JoinSet,
     time::{Duration, Instant},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -192,10 +187,9 @@ async fn dispatch(
     shutdown: &CancellationToken,
     abort: &CancellationToken,
 ) -> usize {
-    let unfinished = Arc::new(AtomicUsize::new(0));
     let whole_budget = kibibytes(dispatcher.settings.memory_budget as usize);
     let budget = Arc::new(Semaphore::new(whole_budget));
-    let in_hand = TaskTracker::new();
+    let mut in_hand = JoinSet::new();
     while let Some(message) = inbox.next_until(shutdown).await {
         // One that is larger than the budget goes alone.
         let size = kibibytes(message.envelope.body.len()).min(whole_budget);
@@ -205,29 +199,20 @@ async fn dispatch(
             break;
         };
         let reserved = reserved.expect("the budget is never closed");
-        let (dispatcher, unfinished) = (Arc::clone(dispatcher), Arc::clone(&unfinished));
-        let abort = abort.clone();
-        in_hand.spawn(async move {
-            // Boxed, because the task would have room for it twice over.
-            let handling = Box::pin(dispatcher.handle(message));
-            if abort.run_until_cancelled(handling).await.is_none() {
-                unfinished.fetch_add(1, Ordering::Relaxed);
-            }
-            drop(reserved);
-        });
+        in_hand.spawn(Arc::clone(dispatcher).handle(message, reserved));
+        while in_hand.try_join_next().is_some() {}
     }
     dispatcher.stopping.cancel();
-    dispatcher.ownership.leave().await;
-    in_hand.close();
-    in_hand.wait().await;
+    let leaving = dispatcher.ownership.leave();
+    let (unfinished, ()) = tokio::join!(finish(in_hand, abort), leaving);
     inbox.close().await;
     dispatcher.ownership.say_goodbye().await;
-    unfinished.load(Ordering::Relaxed)
+    unfinished
 }
 
 impl Dispatcher {
-    /// Handles every delivery of a message.
-    async fn handle(&self, message: Message) {
+    /// Handles every delivery of a message, which takes its part of the memory budget until then.
+    async fn handle(self: Arc<Self>, message: Message, _reserved: OwnedSemaphorePermit) {
         let Message {
             envelope,
             routing_key,
@@ -269,7 +254,10 @@ impl Dispatcher {
                 receipt,
                 attempt: None,
             });
-        join_all(held.map(|held| self.handle_one(held, &hand))).await;
+        // Each is polled when there is news for it, not whenever there is news for any of them.
+        let handling = held.map(|held| self.handle_one(held, &hand));
+        let mut handling = handling.collect::<FuturesUnordered<_>>();
+        while handling.next().await.is_some() {}
     }
 
     /// Waits until so many deliveries more may be in hand. `None` when the term is over, because then none

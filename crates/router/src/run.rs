@@ -1,12 +1,10 @@
 //! The loop: receive an event, decide who is owed it, hand the deliveries on, acknowledge.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use fanfare_broker::{
     Broker, Bundler, JournalWriter, Message, PublishFault, Publisher, Subscription, Topology,
+    finish,
 };
 use fanfare_model::{Clock, Delivery, OwedDelivery, Wait};
 use fanfare_registry::{Snapshot, Snapshots};
@@ -16,7 +14,8 @@ use fanfare_wire::{
 };
 use futures_util::{TryStreamExt as _, future::try_join_all, stream};
 use opentelemetry::metrics::Meter;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -99,23 +98,15 @@ pub async fn run(
     }
     let queue = broker.topology().events_queue();
     let mut inbox = broker.inbox(vec![Subscription::queue(queue, settings.prefetch)]);
-    let (router, in_hand) = (Arc::new(router), TaskTracker::new());
-    let unfinished = Arc::new(AtomicUsize::new(0));
+    let (router, mut in_hand) = (Arc::new(router), JoinSet::new());
     info!(prefetch = settings.prefetch, "routing events");
     while let Some(message) = inbox.next_until(&shutdown).await {
-        // Boxed, because the task would have room for it three times over.
-        let routing = Box::pin(Arc::clone(&router).route(message));
-        let (abort, unfinished) = (abort.clone(), Arc::clone(&unfinished));
-        in_hand.spawn(async move {
-            if abort.run_until_cancelled(routing).await.is_none() {
-                unfinished.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+        in_hand.spawn(Arc::clone(&router).route(message));
+        while in_hand.try_join_next().is_some() {}
     }
-    in_hand.close();
-    in_hand.wait().await;
+    let unfinished = finish(in_hand, &abort).await;
     inbox.close().await;
-    unfinished.load(Ordering::Relaxed)
+    unfinished
 }
 
 impl Router {
