@@ -204,9 +204,15 @@ impl Inbox {
 /// Returns how many that were.
 pub async fn finish(mut in_hand: JoinSet<()>, abort: &CancellationToken) -> usize {
     let finishing = async { while in_hand.join_next().await.is_some() {} };
-    _ = abort.run_until_cancelled(finishing).await;
-    let unfinished = in_hand.len();
-    in_hand.shutdown().await;
+    if abort.run_until_cancelled(finishing).await.is_some() {
+        return 0;
+    }
+    in_hand.abort_all();
+    let mut unfinished = 0;
+    while let Some(ended) = in_hand.join_next().await {
+        // Some may have finished in the same moment.
+        unfinished += usize::from(ended.is_err_and(|error| error.is_cancelled()));
+    }
     unfinished
 }
 
@@ -340,6 +346,7 @@ impl Feed {
                     Some(Ok(delivery)) => {
                         let receipt = make_receipt(delivery.delivery_tag);
                         let message = to_message(delivery, receipt);
+                        // There is room, unless messages of a lost connection are still there.
                         waiting = deliver.try_send(message).err().map(TrySendError::into_inner);
                     }
                     Some(Err(error)) => {
@@ -499,6 +506,27 @@ impl Message {
         match self.envelope.headers.get("x-delivery-count") {
             Some(HeaderValue::Integer(count)) => *count,
             Some(_) | None => i64::from(self.redelivered),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_has_not_finished_when_it_is_to_end_is_dropped_and_counted() {
+        for (is_aborted, unfinished) in [(false, 0), (true, 2)] {
+            let (abort, mut in_hand) = (CancellationToken::new(), JoinSet::new());
+            in_hand.spawn(std::future::ready(()));
+            if is_aborted {
+                abort.cancel();
+                in_hand.spawn(std::future::pending());
+                in_hand.spawn(std::future::pending());
+                // The one that is ready has finished by then.
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(finish(in_hand, &abort).await, unfinished);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::breaker::Health;
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// How long the deliveries of a paused endpoint wait at least before the pause is looked at again: as long as they
-/// waited already, within these bounds, and up to a quarter more so that they do not return together.
+/// waited already, within these bounds, and up to a quarter more so that they do not return together. Their lane spreads a crowd further.
 const LOOK_AGAIN_WHEN_PAUSED: (Duration, Duration) =
     (Duration::from_secs(30), Duration::from_secs(240));
 
