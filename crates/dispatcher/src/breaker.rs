@@ -118,6 +118,11 @@ impl Breaker {
         };
     }
 
+    /// Whether there is nothing to remember.
+    pub(crate) fn is_as_new(&self, now: Timestamp) -> bool {
+        self.is_closed() && self.consecutive == 0 && self.recent(now).1 == 0
+    }
+
     /// Whether everyone is let through.
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
@@ -234,15 +239,20 @@ impl Breaker {
         bucket.failed = bucket.failed.saturating_add(u32::from(failed));
     }
 
-    fn trips(&self, now: Timestamp) -> bool {
+    /// How many attempts there were lately, and how many of them failed.
+    fn recent(&self, now: Timestamp) -> (u64, u64) {
         let recent = part_of(now) - BUCKETS as i64;
         let window = self.window.iter().filter(|bucket| bucket.part > recent);
-        let (all, failed) = window.fold((0_u64, 0_u64), |(all, failed), bucket| {
+        window.fold((0, 0), |(all, failed), bucket| {
             (
                 all + u64::from(bucket.all),
                 failed + u64::from(bucket.failed),
             )
-        });
+        })
+    }
+
+    fn trips(&self, now: Timestamp) -> bool {
+        let (all, failed) = self.recent(now);
         let too_many = failed * 100 >= all * u64::from(TOO_MANY_OF_HUNDRED);
         self.consecutive >= CONSECUTIVE || (all >= u64::from(ENOUGH) && too_many)
     }
@@ -368,6 +378,27 @@ mod tests {
         breaker.reset();
         assert_eq!(breaker.record(&late[9], Health::Down, at(106)), None);
         assert_eq!(breaker.consecutive, 0);
+    }
+
+    #[test]
+    fn a_failure_is_remembered_for_as_long_as_it_counts() {
+        let mut breaker = Breaker::default();
+        assert!(breaker.is_as_new(at(100)));
+        for (health, now, is_as_new) in [
+            (Health::Up, 100, true),
+            (Health::Down, 101, false),
+            (Health::Up, 102, false),
+            (Health::Up, 159, false),
+            (Health::Up, 160, true),
+            (Health::Down, 161, false),
+            (Health::Unknown, 1000, false),
+            (Health::Up, 1001, true),
+        ] {
+            let pass = go(&mut breaker, now);
+            breaker.record(&pass, health, at(now));
+            assert_eq!(breaker.is_as_new(at(now)), is_as_new, "{health:?} {now}");
+        }
+        assert!(!opened(100).is_as_new(at(10_000)));
     }
 
     proptest! {

@@ -145,9 +145,9 @@ impl Lane {
     /// Whether a new lane in its place would do the same.
     pub(crate) fn is_as_new(&self, now: Timestamp) -> bool {
         let state = self.state();
-        state.places.are_empty()
+        state.places.are_as_new()
             && !state.slots.are_taken(now)
-            && state.standing.is_as_new()
+            && state.standing.is_as_new(now)
             && state.pace.is_as_new()
     }
 

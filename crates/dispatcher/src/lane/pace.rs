@@ -26,9 +26,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Whether there is nothing to remember.
+    /// Whether there is nothing to remember: no rate, or all of its burst is there again.
     pub(super) fn is_as_new(&self) -> bool {
-        self.gate.is_none()
+        self.gate.as_ref().is_none_or(Gate::is_rested)
     }
 
     /// Begins anew when the partition was another's meanwhile, who may have started requests until `inherited`.
@@ -66,9 +66,8 @@ impl Pace {
 
     /// The last start, while it still matters to whoever goes on at this rate.
     pub(super) fn unsettled_start(&self, now: Timestamp) -> Option<Timestamp> {
-        let (rate, last) = (self.gate.as_ref()?.rate, self.last_start?);
-        let counts_for = rate.interval() * rate.burst().get();
-        (since(last, now) < counts_for).then_some(last)
+        let (gate, last) = (self.gate.as_ref()?, self.last_start?);
+        (since(last, now) < gate.rests_for()).then_some(last)
     }
 }
 
@@ -111,6 +110,15 @@ impl Gate {
         let taken = self.limiter.check();
         taken.map_err(|until| until.wait_time_from(self.clock.now()))
     }
+
+    /// How long after a start it can matter.
+    fn rests_for(&self) -> Duration {
+        self.rate.interval() * self.rate.burst().get()
+    }
+
+    fn is_rested(&self) -> bool {
+        self.told.elapsed() >= self.rests_for()
+    }
 }
 
 /// A start in the future is a clock that differs; then it is as if it were now.
@@ -127,6 +135,19 @@ mod tests {
 
     fn rate(text: &str) -> Rate {
         text.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_nothing_to_remember_once_the_whole_burst_is_back() {
+        let mut pace = Pace::default();
+        assert!(pace.is_as_new());
+        for _ in 0..3 {
+            _ = pace.take(rate("1/s burst 5"), None, at(0));
+        }
+        for (after, is_as_new) in [(0, false), (4999, false), (1, true)] {
+            time::advance(Duration::from_millis(after)).await;
+            assert_eq!(pace.is_as_new(), is_as_new, "{after}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -109,6 +109,11 @@ impl Places {
         self.taken.is_empty() && self.waiting.iter().all(BTreeMap::is_empty)
     }
 
+    /// Whether there is nothing to remember.
+    pub(super) fn are_as_new(&self) -> bool {
+        self.are_empty() && self.at_most() == self.ceiling.max(1)
+    }
+
     fn has_room(&self) -> bool {
         self.taken.len() < usize::from(self.at_most())
     }

@@ -31,9 +31,9 @@ pub(crate) struct Turn {
 
 impl Standing {
     /// Whether there is nothing to remember.
-    pub(super) fn is_as_new(&self) -> bool {
-        self.held_back_until.is_none()
-            && self.breaker.is_closed()
+    pub(super) fn is_as_new(&self, now: Timestamp) -> bool {
+        self.held_back_until.is_none_or(|until| until <= now)
+            && self.breaker.is_as_new(now)
             && self.failing.is_none()
             && self.given_up.is_none()
     }
