@@ -4,6 +4,7 @@
 //! The broker stops sending when `prefetch` messages are out, which bounds every buffer here.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -317,7 +318,7 @@ impl Feed {
         closing: &CancellationToken,
     ) -> Ended {
         let mut waiting: Option<Message> = None;
-        let mut gathered = Instant::now();
+        let mut gathered = pin!(time::sleep(GATHERING));
         loop {
             // Biased, so that settled messages, which make room at the broker, go first.
             tokio::select! { biased;
@@ -325,7 +326,7 @@ impl Feed {
                     drop(waiting);
                     return Ended::Closing;
                 }
-                () = time::sleep_until(gathered), if !self.untold.is_empty() => {
+                () = &mut gathered, if !self.untold.is_empty() => {
                     while let Ok(verdict) = given.try_recv() {
                         self.untold.push(verdict);
                     }
@@ -335,7 +336,7 @@ impl Feed {
                     }
                 }
                 _ = given.recv_many(&mut self.untold, 1024), if self.untold.is_empty() => {
-                    gathered = Instant::now() + GATHERING;
+                    gathered.as_mut().reset(Instant::now() + GATHERING);
                 }
                 permit = deliver.reserve(), if waiting.is_some() => {
                     if let (Ok(permit), Some(message)) = (permit, waiting.take()) {

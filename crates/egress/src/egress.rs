@@ -190,7 +190,7 @@ impl Egress {
         self.check(&request.target)?;
         let client = self.clients.of(endpoint).map_err(unusable)?;
         let mut used = None;
-        if let Some(Auth::OAuth2(asking)) = &endpoint.auth {
+        if let Some(Auth::OAuth2(asking)) = endpoint.auth.as_deref() {
             self.check(&asking.token_url)?;
             let asker = Asker::new(asking, clients::digest(&endpoint.tls));
             let asked = self.clients.for_tokens(endpoint).map_err(unusable)?;

@@ -64,7 +64,7 @@ pub(crate) fn build(
         value.set_sensitive(true);
         headers.append(header_name(field.name())?, value);
     }
-    if let Some(proof) = proof(endpoint.auth.as_ref()) {
+    if let Some(proof) = proof(endpoint.auth.as_deref()) {
         let mut value = header_value("authorization", proof.expose())?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);

@@ -60,7 +60,7 @@ pub async fn try_out(
     };
     let mut sent = Said::of(&request.headers);
     sent.take(&request.body);
-    if let Some(Auth::OAuth2(_)) = &endpoint.auth {
+    if let Some(Auth::OAuth2(_)) = endpoint.auth.as_deref() {
         // Its token is fetched when the request is sent.
         let header = ("authorization".to_owned(), REDACTED.to_owned());
         sent.headers.push(header);

@@ -198,13 +198,14 @@ fn is_printable(byte: u8) -> bool {
     (0x20..0x7f).contains(&byte)
 }
 
-/// What a TLS connection to a receiver shows and trusts, beyond the system's root certificates.
+/// What a TLS connection to a receiver shows and trusts, beyond the system's root certificates. Boxed, because few
+/// endpoints have any of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsIdentity {
     /// What proves to the receiver who connects.
-    pub client: Option<ClientCertificate>,
+    pub client: Option<Box<ClientCertificate>>,
     /// Certificates in PEM that are trusted as roots, for this endpoint alone.
-    pub ca: Option<String>,
+    pub ca: Option<Box<str>>,
 }
 
 /// A client certificate with its key, both in PEM.

@@ -9,14 +9,14 @@ use crate::schedule::{read_wait, write_wait};
 
 /// The rules by which failures in a row disable an endpoint. Without any, none do.
 ///
-/// Invariant: the span is from 1 s to 365 days.
+/// Invariant: the span is at most 365 days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Form", into = "Form")]
 pub struct DisableAfter {
     /// After this many attempts in a row failed.
     consecutive_failures: Option<NonZeroU32>,
     /// When an attempt fails and none succeeded for this long, in seconds.
-    failing_for: Option<u64>,
+    failing_for: Option<NonZeroU32>,
 }
 
 /// Times are in seconds.
@@ -29,7 +29,8 @@ struct Form {
     failing_for: Option<u64>,
 }
 
-const LONGEST_SPAN: u64 = 365 * 24 * 3600;
+const LONGEST_SPAN: u32 = 365 * 24 * 3600;
+const FIVE_DAYS: NonZeroU32 = NonZeroU32::new(5 * 24 * 3600).expect("five days are not nothing");
 
 /// Why something is not a rule for disabling.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,9 +55,19 @@ impl DisableAfter {
         // One failure has lasted no time at all.
         let long = self
             .failing_for
-            .is_some_and(|span| failed > 1 && elapsed(since, now) >= Duration::from_secs(span));
+            .is_some_and(|span| failed > 1 && elapsed(since, now) >= seconds(span));
         many || long
     }
+}
+
+fn span_of(seconds: u64) -> Result<NonZeroU32, InvalidDisableAfter> {
+    let span = u32::try_from(seconds).ok().and_then(NonZeroU32::new);
+    span.filter(|span| span.get() <= LONGEST_SPAN)
+        .ok_or(InvalidDisableAfter)
+}
+
+fn seconds(span: NonZeroU32) -> Duration {
+    Duration::from_secs(span.get().into())
 }
 
 /// How long ago `since` was; nothing when a clock went backwards.
@@ -67,7 +78,7 @@ fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
 impl Default for DisableAfter {
     fn default() -> Self {
         Self {
-            failing_for: Some(5 * 24 * 3600),
+            failing_for: Some(FIVE_DAYS),
             ..Self::NEVER
         }
     }
@@ -81,12 +92,9 @@ impl TryFrom<Form> for DisableAfter {
             consecutive_failures,
             failing_for,
         } = form;
-        if failing_for.is_some_and(|span| !(1..=LONGEST_SPAN).contains(&span)) {
-            return Err(InvalidDisableAfter);
-        }
         Ok(Self {
             consecutive_failures,
-            failing_for,
+            failing_for: failing_for.map(span_of).transpose()?,
         })
     }
 }
@@ -95,7 +103,7 @@ impl From<DisableAfter> for Form {
     fn from(rules: DisableAfter) -> Self {
         Self {
             consecutive_failures: rules.consecutive_failures,
-            failing_for: rules.failing_for,
+            failing_for: rules.failing_for.map(|span| span.get().into()),
         }
     }
 }
@@ -132,7 +140,7 @@ impl FromStr for DisableAfter {
 
 impl fmt::Display for DisableAfter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let span = self.failing_for.map(write_wait);
+        let span = self.failing_for.map(|span| write_wait(span.get().into()));
         match (self.consecutive_failures, span) {
             (None, None) => f.write_str("never"),
             (Some(failures), None) => write!(f, "{failures} failures"),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Source: CloudEvents, "HTTP 1.1 Web Hooks for Event Delivery", section 4.1.1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RequestOrigin(String);
+pub struct RequestOrigin(Box<str>);
 
 /// Why a text is no such name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +35,7 @@ impl FromStr for RequestOrigin {
                 && !label.ends_with('-')
         };
         if text.len() <= 253 && text.split('.').all(is_label) {
-            Ok(Self(text.to_ascii_lowercase()))
+            Ok(Self(text.to_ascii_lowercase().into()))
         } else {
             Err(InvalidRequestOrigin)
         }
@@ -58,7 +58,7 @@ impl TryFrom<String> for RequestOrigin {
 
 impl From<RequestOrigin> for String {
     fn from(origin: RequestOrigin) -> Self {
-        origin.0
+        origin.0.into()
     }
 }
 

@@ -143,8 +143,8 @@ impl NewEndpoint {
             id,
             tenant: self.tenant,
             url: self.url,
-            description: self.description,
-            event_types: self.event_types,
+            description: self.description.into(),
+            event_types: self.event_types.into(),
             filter: self.filter,
             template: self.template,
             state,
@@ -158,7 +158,7 @@ impl NewEndpoint {
             format: self.format,
             signature: self.signature,
             headers: self.headers,
-            auth: self.auth,
+            auth: self.auth.map(Box::new),
             tls: self.tls,
             http_version: self.http_version,
             request_origin: self.request_origin,
@@ -299,8 +299,8 @@ impl From<Endpoint> for NewEndpoint {
         Self {
             tenant: endpoint.tenant,
             url: endpoint.url,
-            description: endpoint.description,
-            event_types: endpoint.event_types,
+            description: endpoint.description.into(),
+            event_types: endpoint.event_types.into(),
             filter: endpoint.filter,
             template: endpoint.template,
             rate: endpoint.rate,
@@ -313,7 +313,7 @@ impl From<Endpoint> for NewEndpoint {
             format: endpoint.format,
             signature: endpoint.signature,
             headers: endpoint.headers,
-            auth: endpoint.auth,
+            auth: endpoint.auth.map(|auth| *auth),
             tls: endpoint.tls,
             http_version: endpoint.http_version,
             request_origin: endpoint.request_origin,
@@ -432,7 +432,7 @@ mod tests {
     fn how_a_receiver_is_called_fits_what_is_sent() {
         let header = |name| vec![HeaderField::new(name, "y").unwrap()];
         let ca = |size| TlsIdentity {
-            ca: Some("x".repeat(size)),
+            ca: Some("x".repeat(size).into()),
             ..TlsIdentity::default()
         };
         let origin = || Some("events.example.com".parse().unwrap());

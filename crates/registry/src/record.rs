@@ -270,8 +270,8 @@ impl From<&Endpoint> for OpenPart {
             |time: Duration| u64::try_from(time.as_millis()).expect("a timeout is at most 30 s");
         Self {
             url: endpoint.url.clone(),
-            description: endpoint.description.clone(),
-            event_types: endpoint.event_types.clone(),
+            description: endpoint.description.clone().into(),
+            event_types: endpoint.event_types.to_vec(),
             filter: endpoint.filter.clone(),
             template: endpoint.template.clone(),
             rate: endpoint.rate,
@@ -305,8 +305,8 @@ impl From<&Endpoint> for SecretPart {
             retiring: endpoint.retiring.iter().map(retiring).collect(),
             auth: endpoint.auth.as_ref().map(|auth| auth.reveal()),
             tls: TlsPart {
-                client: endpoint.tls.client.as_ref().map(client),
-                ca: endpoint.tls.ca.clone(),
+                client: endpoint.tls.client.as_deref().map(client),
+                ca: endpoint.tls.ca.as_deref().map(str::to_owned),
             },
         }
     }
@@ -324,9 +324,9 @@ impl TryFrom<EndpointRecord> for Endpoint {
             let until = old.until;
             Ok::<_, BoxError>(RetiringSecret { secret, until })
         });
-        let client = secret.tls.client.map(|(chain, key)| ClientCertificate {
-            chain,
-            key: Secret::new(key),
+        let client = secret.tls.client.map(|(chain, key)| {
+            let key = Secret::new(key);
+            Box::new(ClientCertificate { chain, key })
         });
         // Of many endpoints, the room that nobody uses would add up.
         let mut secrets = secret
@@ -335,14 +335,12 @@ impl TryFrom<EndpointRecord> for Endpoint {
             .map(read_secret)
             .collect::<Result<Vec<_>, _>>()?;
         secrets.shrink_to_fit();
-        let mut event_types = settings.event_types;
-        event_types.shrink_to_fit();
         Ok(Self {
             id: record.id,
             tenant: record.tenant,
             url: settings.url,
-            description: settings.description,
-            event_types,
+            description: settings.description.into(),
+            event_types: settings.event_types.into(),
             filter: settings.filter,
             template: settings.template,
             state: record.state,
@@ -357,10 +355,14 @@ impl TryFrom<EndpointRecord> for Endpoint {
             headers: headers
                 .map(|(name, value)| HeaderField::new(name, value))
                 .collect::<Result<_, _>>()?,
-            auth: secret.auth.map(TryInto::try_into).transpose()?,
+            auth: secret
+                .auth
+                .map(TryInto::try_into)
+                .transpose()?
+                .map(Box::new),
             tls: TlsIdentity {
                 client,
-                ca: secret.tls.ca,
+                ca: secret.tls.ca.map(Into::into),
             },
             http_version: settings.http_version,
             request_origin: settings.request_origin,

@@ -128,11 +128,11 @@ async fn an_endpoint_reads_back_as_it_was_created(registry: &Registry) {
             password: Secret::new("p".to_owned()),
         }),
         tls: TlsIdentity {
-            client: Some(ClientCertificate {
+            client: Some(Box::new(ClientCertificate {
                 chain: "chain".to_owned(),
                 key: Secret::new("key".to_owned()),
-            }),
-            ca: Some("ca".to_owned()),
+            })),
+            ca: Some("ca".into()),
         },
         headers: vec![HeaderField::new("x-a", "Bearer x").unwrap()],
         http_version: HttpVersion::Http2,

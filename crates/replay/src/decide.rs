@@ -186,7 +186,7 @@ mod tests {
 
     fn endpoint() -> Endpoint {
         Endpoint {
-            event_types: vec!["a".parse().unwrap(), "endpoint.*".parse().unwrap()],
+            event_types: ["a", "endpoint.*"].map(|text| text.parse().unwrap()).into(),
             filter: Some(r#"{"data": {"n": [1]}}"#.parse().unwrap()),
             ..Endpoint::for_tests(1, "t", "https://example.com/")
         }

@@ -64,7 +64,7 @@ pub(crate) mod tests {
         state: EndpointState,
     ) -> Endpoint {
         Endpoint {
-            event_types: vec![pattern.parse().unwrap()],
+            event_types: [pattern.parse().unwrap()].into(),
             state,
             ..Endpoint::for_tests(number, tenant, "https://example.com/")
         }

@@ -78,8 +78,8 @@ fn identified(
     let ca = trusted.pem();
     move |new| {
         new.auth = Some(auth);
-        new.tls.client = Some(client);
-        new.tls.ca = Some(ca);
+        new.tls.client = Some(Box::new(client));
+        new.tls.ca = Some(ca.into());
     }
 }
 
@@ -123,7 +123,7 @@ async fn who_shows_no_certificate_gets_a_dead_letter_and_is_not_heard() {
     let pipeline = Pipeline::start(broker.settings()).await;
     let trusting = TlsIdentity {
         client: None,
-        ca: Some(server.pem()),
+        ca: Some(server.pem().into()),
     };
     let once = Schedule::from_seconds(vec![0]).unwrap();
     let adjust = |new: &mut NewEndpoint| {

@@ -192,16 +192,16 @@ impl From<&Endpoint> for EndpointForm {
         let tls = TlsForm {
             certificate: client.map(|client| client.chain.clone()),
             key: client.map(|client| client.key.expose().to_owned()),
-            ca: endpoint.tls.ca.clone(),
+            ca: endpoint.tls.ca.as_deref().map(str::to_owned),
         };
         let template = endpoint.template.as_ref();
         Self {
             profile: None,
             url: Some(endpoint.url.clone()),
-            event_types: Some(endpoint.event_types.clone()),
+            event_types: Some(endpoint.event_types.to_vec()),
             filter: endpoint.filter.clone(),
             template: template.map(|template| template.form().clone()),
-            description: Some(endpoint.description.clone()),
+            description: Some(endpoint.description.clone().into()),
             rate: endpoint.rate,
             max_in_flight: Some(endpoint.max_in_flight),
             timeout: Some(endpoint.timeout.as_secs_f64()),
@@ -212,7 +212,7 @@ impl From<&Endpoint> for EndpointForm {
             format: Some(endpoint.format),
             signature: Some(endpoint.signature.clone()),
             headers: Some(endpoint.headers.iter().map(header).collect()),
-            auth: endpoint.auth.as_ref().map(Auth::reveal),
+            auth: endpoint.auth.as_deref().map(Auth::reveal),
             tls: Some(tls),
             http_version: Some(endpoint.http_version),
             request_origin: endpoint.request_origin.clone(),
@@ -251,7 +251,7 @@ impl TlsForm {
         let client = match (self.certificate, self.key) {
             (Some(chain), Some(key)) => {
                 let key = Secret::new(key);
-                Some(ClientCertificate { chain, key })
+                Some(Box::new(ClientCertificate { chain, key }))
             }
             (None, None) => None,
             (Some(_), None) => {
@@ -267,7 +267,7 @@ impl TlsForm {
                 ));
             }
         };
-        let ca = self.ca;
+        let ca = self.ca.map(Into::into);
         let tls = TlsIdentity { client, ca };
         match fanfare_egress::check_tls(&tls) {
             Ok(()) => Ok(tls),

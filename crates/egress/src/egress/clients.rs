@@ -315,7 +315,7 @@ mod tests {
             (Some("x"), None, "tls.ca"),
             (None, client("x"), "tls.certificate"),
         ] {
-            let ca = ca.map(str::to_owned);
+            let (ca, client) = (ca.map(Into::into), client.map(Box::new));
             let fault = check_tls(&TlsIdentity { client, ca }).unwrap_err();
             assert_eq!(fault.member, member);
             assert!(!fault.to_string().contains("hunter2"));

@@ -14,7 +14,7 @@ async fn sent(template: Value, auth: Option<Value>) -> ReceivedRequest {
     let receiver = Receiver::start().await;
     let endpoint = Endpoint {
         template: Some(serde_json::from_value::<PayloadTemplate>(template).unwrap()),
-        auth: auth.map(|auth| serde_json::from_value::<Auth>(auth).unwrap()),
+        auth: auth.map(|auth| Box::new(serde_json::from_value::<Auth>(auth).unwrap())),
         ..endpoint(&receiver.url("/"))
     };
     let data = r#"{"name": "Ada & \"Co\"", "points": 3, "tags": ["a"]}"#;

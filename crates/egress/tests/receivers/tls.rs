@@ -15,7 +15,10 @@ fn client(identity: Identity) -> ClientCertificate {
 
 fn with(url: &str, ca: Option<&Authority>, client: Option<ClientCertificate>) -> Endpoint {
     let ca = ca.map(Authority::pem);
-    let tls = TlsIdentity { client, ca };
+    let tls = TlsIdentity {
+        client: client.map(Box::new),
+        ca: ca.map(Into::into),
+    };
     assert_eq!(check_tls(&tls), Ok(()));
     Endpoint {
         tls,
@@ -48,7 +51,7 @@ async fn a_private_authority_is_trusted_by_the_endpoint_that_names_it_and_by_no_
     let both = Endpoint {
         tls: TlsIdentity {
             client: None,
-            ca: Some(format!("{}{}", other.pem(), ours.pem())),
+            ca: Some(format!("{}{}", other.pem(), ours.pem()).into()),
         },
         ..endpoint(&url)
     };
@@ -101,7 +104,7 @@ async fn a_key_that_is_not_the_certificates_is_refused_at_once() {
         ..one
     };
     let tls = TlsIdentity {
-        client: Some(client(mixed)),
+        client: Some(Box::new(client(mixed))),
         ca: None,
     };
     let fault = check_tls(&tls).unwrap_err();

@@ -82,7 +82,7 @@ impl Server {
         }
         let auth: Auth = serde_json::from_value(auth).unwrap();
         Endpoint {
-            auth: Some(auth),
+            auth: Some(Box::new(auth)),
             ..endpoint(&self.receiver.url("/"))
         }
     }

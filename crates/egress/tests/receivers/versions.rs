@@ -27,7 +27,7 @@ async fn a_receiver_is_called_with_the_version_that_it_offers_or_that_the_endpoi
             http_version: wanted,
             tls: TlsIdentity {
                 client: None,
-                ca: Some(authority.pem()),
+                ca: Some(authority.pem().into()),
             },
             ..endpoint(&receiver.url("/a"))
         };
@@ -49,7 +49,7 @@ async fn many_requests_share_a_connection_of_http_2() {
     let endpoint = Endpoint {
         tls: TlsIdentity {
             client: None,
-            ca: Some(authority.pem()),
+            ca: Some(authority.pem().into()),
         },
         ..endpoint(&receiver.url("/a"))
     };

@@ -64,10 +64,10 @@ pub(super) fn apply(options: &EndpointOptions, new: &mut NewEndpoint) -> anyhow:
     new.auth = options.auth.or(new.auth.take());
     if let (Some(chain), Some(key)) = (&options.client_cert, &options.client_key) {
         let (chain, key) = (read(chain)?, Secret::new(read(key)?));
-        new.tls.client = Some(ClientCertificate { chain, key });
+        new.tls.client = Some(Box::new(ClientCertificate { chain, key }));
     }
     if let Some(ca) = &options.ca {
-        new.tls.ca = Some(read(ca)?);
+        new.tls.ca = Some(read(ca)?.into());
     }
     fanfare_egress::check_tls(&new.tls)?;
     let mut names = BTreeSet::new();

@@ -60,7 +60,7 @@ impl Row for Shown {
         },
         Column {
             name: "description",
-            value: |Self(endpoint, _)| endpoint.description.as_str().into(),
+            value: |Self(endpoint, _)| (*endpoint.description).into(),
         },
         Column {
             name: "event_types",

@@ -257,7 +257,7 @@ async fn an_update_changes_only_what_is_named() {
     })
     .await;
     check(&["--types=b.*,c", "--timeout=3s"], &|endpoint| {
-        endpoint.event_types = vec!["b.*".parse().unwrap(), "c".parse().unwrap()];
+        endpoint.event_types = ["b.*", "c"].map(|text| text.parse().unwrap()).into();
         endpoint.timeout = Duration::from_secs(3);
     })
     .await;
