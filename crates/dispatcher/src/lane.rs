@@ -146,7 +146,7 @@ impl Lane {
     pub(crate) fn is_as_new(&self, now: Timestamp) -> bool {
         let state = self.state();
         state.places.are_as_new()
-            && !state.slots.are_taken(now)
+            && state.slots.taken_until(now).is_none()
             && state.standing.is_as_new(now)
             && state.pace.is_as_new()
     }

@@ -389,3 +389,29 @@ async fn a_changed_rate_holds_at_once_for_what_is_new_and_never_begins_with_a_bu
         assert!(enter(&changed("1000/s burst 1")).await);
     }
 }
+
+#[tokio::test]
+async fn a_lane_is_kept_while_anything_in_it_could_matter() {
+    let lane = Arc::new(Lane::new(BOUNDS));
+    let endpoint = endpoint("https://example.com/");
+    let newcomer = delivery();
+    let attempt = async |outcome, second| {
+        lane.view(&endpoint, at(second));
+        let entry = lane.enter(&newcomer, LOAD, &endpoint, || at(second)).await;
+        let Entry::Go(place) = entry else {
+            panic!("there is room")
+        };
+        assert!(!lane.is_as_new(at(second)), "one is in flight");
+        lane.conclude(place, &endpoint, &outcome, at(second));
+        lane.is_as_new(at(second))
+    };
+    assert!(lane.is_as_new(at(100)));
+    assert!(attempt(answered(200), 100).await);
+    assert!(!attempt(Outcome::TimedOut, 101).await);
+    // The circuit has forgotten the failure by now, but half as many as before may be in flight.
+    assert!(!attempt(answered(200), 1000).await);
+    for _ in 0..1000 {
+        attempt(answered(200), 1000).await;
+    }
+    assert!(attempt(answered(200), 1000).await);
+}
