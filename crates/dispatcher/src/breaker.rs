@@ -118,14 +118,10 @@ impl Breaker {
         };
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether there is nothing to remember: everyone is let through, and no failure counts any more.
     pub(crate) fn is_as_new(&self, now: Timestamp) -> bool {
-        self.is_closed() && self.consecutive == 0 && self.recent(now).1 == 0
-    }
-
-    /// Whether everyone is let through.
-    pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        let is_closed = matches!(self.state, State::Closed);
+        is_closed && self.consecutive == 0 && self.recent(now).1 == 0
     }
 
     /// Until when nobody is let through; `None` when an attempt may start.
