@@ -19,6 +19,9 @@ use crate::{BrokerFault, Topology, broker::declare};
 
 /// Two missed beats end a connection, so a dead peer is noticed within this time (RabbitMQ, `docs/heartbeats`).
 const HEARTBEAT_SECONDS: u16 = 10;
+/// RabbitMQ's default. lapin makes buffers of 32 frames, and fills them with zeros when the size changes in the
+/// handshake: saying it before leaves what is not used yet out of memory, some 16 MiB of a process.
+const FRAME_MAX: u32 = 131_072;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
@@ -135,6 +138,7 @@ async fn connect(purpose: &Purpose, faults: &mpsc::Sender<BrokerFault>) -> Conne
 async fn try_connect(purpose: &Purpose) -> Result<Connection, BrokerFault> {
     let mut uri = purpose.uri.clone();
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+    uri.query.frame_max.get_or_insert(FRAME_MAX);
     let properties =
         ConnectionProperties::default().with_connection_name(purpose.name.as_str().into());
     let connection = Connection::connect_uri(uri, properties)

@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use opentelemetry::metrics::Meter;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
-    task::JoinSet,
+    task::{self, JoinSet},
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -201,6 +201,9 @@ async fn dispatch(
         let reserved = reserved.expect("the budget is never closed");
         in_hand.spawn(Arc::clone(dispatcher).handle(message, reserved));
         while in_hand.try_join_next().is_some() {}
+        // What is under way goes first. A crowd of messages would otherwise start all its requests before the
+        // first answer is looked at, each on a new connection.
+        task::yield_now().await;
     }
     dispatcher.stopping.cancel();
     let leaving = dispatcher.ownership.leave();

@@ -54,11 +54,11 @@ pub struct PublishArgs {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum PublishMode {
     /// Attributes as headers, the data as body
-    #[default]
     Binary,
     /// The event as one JSON document
     Structured,
     /// The event as one protobuf message
+    #[default]
     Protobuf,
 }
 

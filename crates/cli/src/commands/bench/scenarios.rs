@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fanfare_producer::Mode;
+
 use super::{
     Bench, WARM_UP, load,
     report::{Measure, Report, percentile_ms},
@@ -16,19 +18,49 @@ const ROLES: [Role; 2] = [Role::Router, Role::Dispatcher];
 /// Where the sink answers 200 and nothing else.
 pub(super) const PLAIN: &str = "/";
 
-/// Who receives, with which settings, and the least ratio to the skeleton.
-type Throughput = (&'static str, Audience, fn(&mut Config), Option<f64>);
+/// One way to deliver as much as possible.
+struct Throughput {
+    name: &'static str,
+    audience: Audience,
+    mode: Mode,
+    /// How many deliveries a bundle may hold, unless as many as usual.
+    max_bundle: Option<u16>,
+    /// The least ratio to the skeleton.
+    goal: Option<f64>,
+}
 
-const THROUGHPUTS: [Throughput; 4] = [
-    ("1→1, bundles", audience(1, 1), |_| {}, Some(1.2)),
-    (
-        "1→1, no bundles",
-        audience(1, 1),
-        |config| config.router.max_bundle = 1,
-        Some(0.8),
-    ),
-    ("1→10", audience(1, 10), |_| {}, None),
-    ("over 1,000 endpoints", audience(1000, 1), |_| {}, None),
+impl Throughput {
+    const fn new(name: &'static str, types: u64, fan_out: u64) -> Self {
+        Self {
+            name,
+            audience: Audience::new(types, fan_out, PLAIN),
+            mode: Mode::Protobuf,
+            max_bundle: None,
+            goal: None,
+        }
+    }
+}
+
+const THROUGHPUTS: [Throughput; 6] = [
+    Throughput {
+        goal: Some(1.2),
+        ..Throughput::new("1→1, bundles", 1, 1)
+    },
+    Throughput {
+        max_bundle: Some(1),
+        goal: Some(0.8),
+        ..Throughput::new("1→1, no bundles", 1, 1)
+    },
+    Throughput::new("1→10", 1, 10),
+    Throughput::new("over 1,000 endpoints", 1000, 1),
+    Throughput {
+        mode: Mode::Structured,
+        ..Throughput::new("1→1, JSON events", 1, 1)
+    },
+    Throughput {
+        mode: Mode::Binary,
+        ..Throughput::new("1→1, binary events", 1, 1)
+    },
 ];
 
 /// What a fan-out to ten endpoints should come to on two cores.
@@ -53,10 +85,6 @@ const PERCENTILES: [(&str, &str, usize); 2] = [
     ("latency, p99", "latency, p99, beside the skeleton", 99),
 ];
 
-const fn audience(types: u64, fan_out: u64) -> Audience {
-    Audience::new(types, fan_out, PLAIN)
-}
-
 /// The skeleton, then each throughput: what a round's ratios are formed of was measured in the same minute.
 pub(super) async fn throughput(bench: &mut Bench, report: &mut Report) -> anyhow::Result<()> {
     let events = bench.events;
@@ -66,8 +94,19 @@ pub(super) async fn throughput(bench: &mut Bench, report: &mut Report) -> anyhow
     let cpu = Measure::new("skeleton", "processor time of the client", "µs each");
     report.add(cpu, bare.cpu_micros);
 
-    for (name, audience, change, goal) in THROUGHPUTS {
-        let home = bench.home(audience).await?.with(change);
+    for throughput in THROUGHPUTS {
+        let Throughput {
+            name,
+            audience,
+            mode,
+            max_bundle,
+            goal,
+        } = throughput;
+        let home = bench.home(audience).await?.publishing(mode);
+        let home = home.with(|config| {
+            let usual = config.router.max_bundle;
+            config.router.max_bundle = max_bundle.unwrap_or(usual);
+        });
         let (fan_out, arrivals) = (audience.fan_out, &mut bench.arrivals);
         let (run, metrics) = home
             .run(&ROLES, async |subject| {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use fanfare_broker::{Broker, Settings as BrokerSettings};
 use fanfare_model::{Clock, Event, Schedule, Secret, TenantId};
-use fanfare_producer::{EventBuilder, Producer};
+use fanfare_producer::{EventBuilder, Mode, Producer};
 use fanfare_registry::{NewEndpoint, Registry};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -74,6 +74,7 @@ pub(super) struct Home {
     directory: TempDir,
     config: Config,
     audience: Audience,
+    mode: Mode,
     clock: Clock,
 }
 
@@ -98,6 +99,7 @@ impl Home {
             directory,
             config,
             audience,
+            mode: Mode::default(),
             clock: clock.clone(),
         };
         home.register(base).await?;
@@ -127,6 +129,11 @@ impl Home {
     pub(super) fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
+    }
+
+    /// The same with events in this form.
+    pub(super) fn publishing(self, mode: Mode) -> Self {
+        Self { mode, ..self }
     }
 
     /// Runs roles in this process, and ends them after `measure`.
@@ -162,7 +169,7 @@ impl Home {
 
     fn subject(&self, broker: &Broker) -> Subject {
         Subject {
-            producer: Producer::on(broker, self.clock.clone()),
+            producer: Producer::on(broker, self.clock.clone()).mode(self.mode),
             broker: broker.clone(),
             audience: self.audience,
             clock: self.clock.clone(),
