@@ -105,6 +105,10 @@ impl Bundler {
 
     /// Publishes a delivery, alone or with others; `Ok` means that the broker has it.
     pub async fn publish(&self, address: Address, delivery: Delivery) -> Result<(), PublishFault> {
+        // Nobody to wait for, and nobody else to tell.
+        if self.0.most_deliveries == 1 {
+            return Box::pin(self.publish_together(&address, vec![delivery])).await;
+        }
         let (published, outcome) = oneshot::channel();
         let item = Item {
             delivery,
@@ -193,13 +197,21 @@ impl Bundler {
             .into_iter()
             .map(|item| (item.delivery, item.published))
             .unzip();
-        let envelope = encode_bundle(&deliveries, self.0.clock.now());
-        drop(deliveries);
-        let result = self.0.publisher.publish_patiently(address, envelope).await;
+        let result = self.publish_together(address, deliveries).await;
         for waiter in waiters {
             // Whoever gave up waiting leaves what this follows from unacknowledged, so it is done again.
             drop(waiter.send(result.clone()));
         }
+    }
+
+    async fn publish_together(
+        &self,
+        address: &Address,
+        deliveries: Vec<Delivery>,
+    ) -> Result<(), PublishFault> {
+        let envelope = encode_bundle(&deliveries, self.0.clock.now());
+        drop(deliveries);
+        self.0.publisher.publish_patiently(address, envelope).await
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

@@ -1,12 +1,12 @@
 //! Publishing that does not give up: for copies that must exist before their original is acknowledged.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fanfare_wire::Envelope;
 use tokio::time;
 use tracing::warn;
 
-use crate::{Address, PublishFault, Publisher};
+use crate::{Address, PublishFault, Publisher, publisher::Outgoing};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -21,10 +21,10 @@ impl Publisher {
         address: &Address,
         envelope: Envelope,
     ) -> Result<(), PublishFault> {
+        let outgoing = Outgoing::new(address, envelope)?;
         let mut pause = FIRST_PAUSE;
         loop {
-            // The clone is cheap: the body is shared.
-            match self.publish(address, envelope.clone()).await {
+            match self.send(Arc::clone(&outgoing)).await {
                 Err(fault) if fault.is_transient() => {
                     let exchange = &address.exchange;
                     warn!(exchange, %fault, "the broker does not take a message; trying again");

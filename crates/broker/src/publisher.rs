@@ -95,13 +95,29 @@ struct Job {
     answer: oneshot::Sender<Result<(), PublishFault>>,
 }
 
+/// A message in AMQP's terms, with where it goes.
 #[derive(Debug)]
-struct Outgoing {
+pub(crate) struct Outgoing {
     exchange: ShortString,
     routing_key: ShortString,
     must_route: bool,
     properties: BasicProperties,
     body: Bytes,
+}
+
+impl Outgoing {
+    pub(crate) fn new(address: &Address, envelope: Envelope) -> Result<Arc<Self>, PublishFault> {
+        if envelope.body.len() > LARGEST_BODY {
+            return Err(PublishFault::TooLarge(envelope.body.len()));
+        }
+        Ok(Arc::new(Self {
+            exchange: short(&*address.exchange, "the exchange name")?,
+            routing_key: short(&*address.routing_key, "the routing key")?,
+            must_route: address.must_route,
+            properties: to_properties(envelope.properties, envelope.headers)?,
+            body: envelope.body,
+        }))
+    }
 }
 
 impl Publisher {
@@ -111,21 +127,12 @@ impl Publisher {
     /// sets a timeout, after which the message may be published all the same. Dropping the future
     /// does not take the message back.
     pub async fn publish(&self, address: &Address, envelope: Envelope) -> Result<(), PublishFault> {
-        if envelope.body.len() > LARGEST_BODY {
-            return Err(PublishFault::TooLarge(envelope.body.len()));
-        }
-        let outgoing = Outgoing {
-            exchange: short(&*address.exchange, "the exchange name")?,
-            routing_key: short(&*address.routing_key, "the routing key")?,
-            must_route: address.must_route,
-            properties: to_properties(envelope.properties, envelope.headers)?,
-            body: envelope.body,
-        };
+        self.send(Outgoing::new(address, envelope)?).await
+    }
+
+    pub(crate) async fn send(&self, outgoing: Arc<Outgoing>) -> Result<(), PublishFault> {
         let (answer, confirmed) = oneshot::channel();
-        let job = Job {
-            outgoing: Arc::new(outgoing),
-            answer,
-        };
+        let job = Job { outgoing, answer };
         self.jobs
             .send(job)
             .await

@@ -11,7 +11,7 @@ use super::{
     skeleton,
     subject::Audience,
 };
-use crate::{Config, Role, output::note};
+use crate::{Role, output::note};
 
 const ROLES: [Role; 2] = [Role::Router, Role::Dispatcher];
 
