@@ -20,7 +20,8 @@ use crate::{BrokerFault, Topology, broker::declare};
 /// Two missed beats end a connection, so a dead peer is noticed within this time (RabbitMQ, `docs/heartbeats`).
 const HEARTBEAT_SECONDS: u16 = 10;
 /// RabbitMQ's default. lapin makes buffers of 32 frames, and fills them with zeros when the size changes in the
-/// handshake: saying it before leaves what is not used yet out of memory, some 16 MiB of a process.
+/// handshake: saying it before leaves what is not used yet out of memory, some 16 MiB of a process. A broker that allows
+/// more needs it said in the URL, because a header is one frame, whatever size this connection asked for.
 const FRAME_MAX: u32 = 131_072;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);

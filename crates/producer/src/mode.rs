@@ -11,7 +11,7 @@ pub enum Mode {
     Binary,
     /// The event as one JSON document.
     Structured,
-    /// The event as one protobuf message: the cheapest, and nothing of it is changed.
+    /// The event as one protobuf message: nobody reads its data on the way, and nothing of it is changed.
     #[default]
     Protobuf,
 }
