@@ -280,7 +280,7 @@ pub struct BenchArgs {
         default_values_t = Scenario::value_variants().iter().copied(),
     )]
     pub scenarios: Vec<Scenario>,
-    /// How many deliveries a run has; the sizes of the larger scenarios grow and shrink with it
+    /// How many events a run has; the sizes of the larger scenarios grow and shrink with it
     #[arg(long, default_value_t = EVENTS, value_parser = clap::value_parser!(u64).range(10..=10_000_000))]
     pub events: u64,
     /// How often everything is measured

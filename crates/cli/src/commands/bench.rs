@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{BenchArgs, Config, OutputFormat, Scenario, Sources, clock, output::note};
 
-/// Deliveries before every measured run, which open connections and fill caches.
+/// Events before every measured run, which open connections and fill caches.
 const WARM_UP: u64 = 1000;
 
 /// The number of events that the sizes of other scenarios go by.
@@ -66,7 +66,7 @@ pub(crate) async fn run(
         events: args.events,
     };
     note(&format!(
-        "{} events of {} bytes, at most {} deliveries under way, at most {MAX_IN_FLIGHT} requests in flight to an endpoint",
+        "{} events of {} bytes, at most {} of them under way, at most {MAX_IN_FLIGHT} requests in flight to an endpoint",
         args.events,
         load::EVENT_BYTES,
         load::IN_FLIGHT,

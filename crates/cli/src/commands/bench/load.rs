@@ -6,9 +6,9 @@ use tokio::time::{self, Duration, Instant, MissedTickBehavior};
 
 use super::{arrivals::Arrivals, process};
 
-/// How many deliveries may be under way at once. A closed loop: the rate is one that is sustained, without a backlog.
-/// On a slow machine twice as many would be a flood to the lane of a single endpoint, which puts off what takes it more
-/// than a moment.
+/// How many events may be under way at once: not delivered to everybody yet. A closed loop: the rate is one that is
+/// sustained, without a backlog. On a slow machine twice as many would be a flood to the lane of a single endpoint,
+/// which puts off what takes it more than a moment; each of ten endpoints has as much before it as a single one.
 pub(super) const IN_FLIGHT: u64 = 1000;
 
 /// How many publishes may be unconfirmed where a backlog is made.
@@ -38,7 +38,9 @@ pub(super) async fn run<F: Future<Output = anyhow::Result<()>>>(
     let (begun, cpu) = (Instant::now(), process::own_cpu()?);
     let (mut published, mut publishing) = (0, FuturesUnordered::new());
     while arrivals.count < before + deliveries {
-        while published < events && before + published * fan_out < arrivals.count + IN_FLIGHT {
+        while published < events
+            && before + published * fan_out < arrivals.count + IN_FLIGHT * fan_out
+        {
             publishing.push(publish(published));
             published += 1;
         }

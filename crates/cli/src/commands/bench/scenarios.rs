@@ -111,8 +111,8 @@ pub(super) async fn throughput(bench: &mut Bench, report: &mut Report) -> anyhow
         let (run, metrics) = home
             .run(&ROLES, async |subject| {
                 let publish = async |number| subject.publish(number).await;
-                load::run(WARM_UP / fan_out, fan_out, arrivals, publish).await?;
-                let run = load::run(events / fan_out, fan_out, arrivals, publish).await?;
+                load::run(WARM_UP, fan_out, arrivals, publish).await?;
+                let run = load::run(events, fan_out, arrivals, publish).await?;
                 Ok((run, subject.metrics().await?))
             })
             .await?;
