@@ -41,6 +41,10 @@ use crate::{
 /// How long a copy of a delivery in flight waits before it is looked at again.
 const LOOK_AGAIN_WHEN_IN_FLIGHT: Duration = Duration::from_secs(1);
 
+/// So many KiB of messages are taken in before everything else that is ready has a turn: a bundle, or a few single
+/// deliveries, for which a turn each would cost as much as they do.
+const BETWEEN_TURNS: usize = 8;
+
 /// What the dispatcher works with.
 pub struct Dispatcher {
     settings: Settings,
@@ -189,12 +193,12 @@ async fn dispatch(
 ) -> usize {
     let whole_budget = kibibytes(dispatcher.settings.memory_budget as usize);
     let budget = Arc::new(Semaphore::new(whole_budget));
-    let mut in_hand = JoinSet::new();
+    let (mut in_hand, mut taken_in) = (JoinSet::new(), 0);
     while let Some(message) = inbox.next_until(shutdown).await {
         // One that is larger than the budget goes alone.
         let size = kibibytes(message.envelope.body.len()).min(whole_budget);
-        let size = u32::try_from(size).expect("the budget has 32 bits");
-        let reserving = Arc::clone(&budget).acquire_many_owned(size);
+        let kibibytes = u32::try_from(size).expect("the budget has 32 bits");
+        let reserving = Arc::clone(&budget).acquire_many_owned(kibibytes);
         let Some(reserved) = shutdown.run_until_cancelled(reserving).await else {
             break;
         };
@@ -203,7 +207,11 @@ async fn dispatch(
         while in_hand.try_join_next().is_some() {}
         // What is under way goes first. A crowd of messages would otherwise start all its requests before the
         // first answer is looked at, each on a new connection.
-        task::yield_now().await;
+        taken_in += size;
+        if taken_in >= BETWEEN_TURNS {
+            taken_in = 0;
+            task::yield_now().await;
+        }
     }
     dispatcher.stopping.cancel();
     let leaving = dispatcher.ownership.leave();
