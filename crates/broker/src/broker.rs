@@ -157,11 +157,9 @@ impl Broker {
 
     /// Proof, from now on, that messages which were received are still this process's to handle.
     pub fn pulse(&self) -> Pulse {
-        let (pulse, keeping) = pulse(self.consume_link.clone());
         let closing = self.closing_publishers.clone();
-        self.tasks.spawn(async move {
-            closing.run_until_cancelled(keeping).await;
-        });
+        let (pulse, keeping) = pulse(self.consume_link.clone(), closing);
+        self.tasks.spawn(keeping);
         pulse
     }
 

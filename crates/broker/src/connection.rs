@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
-use lapin::{Connection, ConnectionProperties, Event, uri::AMQPUri};
+use lapin::{Channel, Connection, ConnectionProperties, Event, uri::AMQPUri};
 use tokio::{
     sync::{mpsc, watch},
     time,
@@ -24,6 +24,8 @@ const HEARTBEAT_SECONDS: u16 = 10;
 /// more needs it said in the URL, because a header is one frame, whatever size this connection asked for.
 const FRAME_MAX: u32 = 131_072;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A broker that hangs must not keep this process alive.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -110,10 +112,22 @@ async fn supervise(
 }
 
 async fn close(session: &Session) {
-    // Bounded, because a broker that hangs must not keep this process alive.
     let closed = session.connection.close(200, "closing".into());
-    if time::timeout(Duration::from_secs(5), closed).await.is_err() {
+    if time::timeout(CLOSE_WITHIN, closed).await.is_err() {
         warn!("RabbitMQ did not answer the close of a connection");
+    }
+}
+
+/// Closes a channel whose connection is about to be closed.
+///
+/// One that is only dropped is closed behind our back, and when its connection is closed meanwhile, lapin takes the
+/// answer for an error of the connection.
+pub(crate) async fn close_channel(channel: &Channel) {
+    let closed = channel.close(200, "closing".into());
+    match time::timeout(CLOSE_WITHIN, closed).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "a channel was not closed in order"),
+        Err(_) => warn!("RabbitMQ did not answer the close of a channel"),
     }
 }
 

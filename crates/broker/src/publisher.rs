@@ -38,7 +38,7 @@ use crate::{
     Address, PublishFault,
     broker::is_soft_error,
     confirmed::{Confirmed, Fate, Identity},
-    connection::{Link, Session},
+    connection::{Link, Session, close_channel},
     convert::{short, to_properties},
 };
 
@@ -234,6 +234,7 @@ impl Pump {
             let is_blocked = *blocked.borrow_and_update();
             self.status.tell(is_blocked, self.unconfirmed.len());
             if confirms.is_empty() && self.accepted.is_closed() && self.accepted.is_empty() {
+                close_channel(&channel).await;
                 return Ok(Ended::Finished);
             }
             let has_room = self.unconfirmed.len() < self.max_unconfirmed

@@ -10,9 +10,10 @@ use tokio::{
     sync::watch,
     time::{self, Instant},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::connection::{Link, Session};
+use crate::connection::{Link, Session, close_channel};
 
 /// How often RabbitMQ is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -63,15 +64,20 @@ impl Pulse {
     }
 }
 
-/// Makes a pulse and the future that keeps it until the connection's supervisor ends.
-pub(crate) fn pulse(link: Link) -> (Pulse, impl Future<Output = ()> + Send) {
+/// Makes a pulse and the future that keeps it until `closing`.
+pub(crate) fn pulse(
+    link: Link,
+    closing: CancellationToken,
+) -> (Pulse, impl Future<Output = ()> + Send) {
     let (tell, proofs) = watch::channel(Proof::default());
-    (Pulse { proofs }, keep(link, tell))
+    (Pulse { proofs }, keep(link, tell, closing))
 }
 
-async fn keep(link: Link, tell: watch::Sender<Proof>) {
-    while let Some(session) = link.session_after(0).await {
-        let error = ask_until_it_fails(&session, &tell).await;
+async fn keep(link: Link, tell: watch::Sender<Proof>, closing: CancellationToken) {
+    while let Some(Some(session)) = closing.run_until_cancelled(link.session_after(0)).await {
+        let Some(error) = ask_until_it_fails(&session, &tell, &closing).await else {
+            return;
+        };
         tell.send_modify(|proof| proof.asked = None);
         warn!(
             error,
@@ -81,13 +87,17 @@ async fn keep(link: Link, tell: watch::Sender<Proof>) {
     }
 }
 
-/// Asks again and again; returns why there was no answer.
-async fn ask_until_it_fails(session: &Session, tell: &watch::Sender<Proof>) -> String {
+/// Asks again and again; returns why there was no answer, or nothing at `closing`.
+async fn ask_until_it_fails(
+    session: &Session,
+    tell: &watch::Sender<Proof>,
+    closing: &CancellationToken,
+) -> Option<String> {
     let opening = time::timeout(ANSWER_WITHIN, session.connection.create_channel());
     let channel = match opening.await {
         Ok(Ok(channel)) => channel,
-        Ok(Err(error)) => return error.to_string(),
-        Err(late) => return late.to_string(),
+        Ok(Err(error)) => return Some(error.to_string()),
+        Err(late) => return Some(late.to_string()),
     };
     loop {
         let asked = Instant::now();
@@ -96,10 +106,14 @@ async fn ask_until_it_fails(session: &Session, tell: &watch::Sender<Proof>) -> S
                 let (epoch, asked) = (session.epoch, Some(asked));
                 tell.send_replace(Proof { epoch, asked });
             }
-            Ok(Err(error)) => return error.to_string(),
-            Err(late) => return late.to_string(),
+            Ok(Err(error)) => return Some(error.to_string()),
+            Err(late) => return Some(late.to_string()),
         }
-        time::sleep(ASK_EVERY).await;
+        let pause = closing.run_until_cancelled(time::sleep(ASK_EVERY));
+        if pause.await.is_none() {
+            close_channel(&channel).await;
+            return None;
+        }
     }
 }
 
