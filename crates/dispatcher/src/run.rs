@@ -197,8 +197,8 @@ async fn dispatch(
     while let Some(message) = inbox.next_until(shutdown).await {
         // One that is larger than the budget goes alone.
         let size = kibibytes(message.envelope.body.len()).min(whole_budget);
-        let kibibytes = u32::try_from(size).expect("the budget has 32 bits");
-        let reserving = Arc::clone(&budget).acquire_many_owned(kibibytes);
+        let permits = u32::try_from(size).expect("the budget has 32 bits");
+        let reserving = Arc::clone(&budget).acquire_many_owned(permits);
         let Some(reserved) = shutdown.run_until_cancelled(reserving).await else {
             break;
         };
